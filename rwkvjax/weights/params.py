@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our parameters from official tensors and back, one tensor at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from rwkvjax.config import Config
+from rwkvjax.weights import names
+from rwkvjax.weights.infer import infer, squeeze
+from rwkvjax.weights.source import Tensor, Tensors, WeightsError, cast, in_memory, mapped, nest
+
+Path = tuple[str, ...]
+# Receives the path and the finished array of one parameter, returns what goes into the tree.
+Put = Callable[[Path, np.ndarray], Any]
+
+# Config field of each size letter of the schema, for those that every version has or a few have.
+_FIELDS = {"V": "vocab_size", "D": "dim", "L": "layers", "A": "att_dim", "F": "ffn_dim"}
+_VERSION_FIELDS = {
+    "6": {"N": "head_size", "R": "mix_rank", "P": "decay_rank"},
+    "7": {
+        "N": "head_size",
+        "P": "decay_rank",
+        "I": "iclr_rank",
+        "U": "value_rank",
+        "G": "gate_rank",
+    },
+}
+
+
+def config_of(version: str, sizes: Mapping[str, int], **overrides: Any) -> Config:
+    """The Config of a model with those sizes."""
+    letters = dict(_FIELDS)
+    if version.startswith("5"):
+        letters["N"] = "head_size"
+    letters.update(_VERSION_FIELDS.get(version, {}))
+    fields = {field: sizes[letter] for letter, field in letters.items()}
+    try:
+        return Config(version=version, **(fields | overrides))
+    except ValueError as error:
+        raise WeightsError(f"the sizes of this model are not supported: {error}") from error
+
+
+def sizes_of_config(config: Config) -> dict[str, int]:
+    """Value of every size letter of the schema for a configuration."""
+    shapes = {n: s for n, s in _our_shapes(config).items()}
+    sizes = {"L": config.layers, "V": config.vocab_size, "D": config.dim}
+    sizes["A"] = shapes[("blocks", "att", "key")][2]
+    sizes["F"] = shapes[("blocks", "ffn", "key")][2]
+    if config.version != "4":
+        sizes["N"] = config.head_size
+        sizes["H"] = sizes["A"] // config.head_size
+    if config.version == "6":
+        sizes["R"] = shapes[("blocks", "att", "time_maa_w2")][2]
+        sizes["P"] = shapes[("blocks", "att", "time_decay_w1")][2]
+    if config.version == "7":
+        for letter, name in (("P", "w1"), ("I", "a1"), ("U", "v1"), ("G", "g1")):
+            sizes[letter] = shapes[("blocks", "att", name)][2]
+    return sizes
+
+
+def _our_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
+    from rwkvjax import model
+
+    specs = model.param_specs(config)
+    leaves = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda x: hasattr(x, "init"))
+    return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
+
+
+def from_official(
+    tensors: Mapping[str, Any],
+    *,
+    dtype: str | None = None,
+    strict: bool = True,
+    put: Put | None = None,
+    **overrides: Any,
+) -> tuple[Config, dict[str, Any]]:
+    """Builds (config, params) from tensors with official names and shapes.
+
+    Args:
+      tensors: official name -> array, or `source.Tensor` read on demand.
+      dtype: dtype of the parameters; the default keeps that of each tensor.
+      strict: raise for tensors that no RWKV model has, instead of ignoring them.
+      put: called for each finished parameter, e.g. to place it on devices; default: as it is.
+      **overrides: fields of Config that no tensor tells, e.g. group_norm_eps, dtype.
+
+    Returns:
+      The configuration read off the names and shapes, and the nested dict of parameters, with the
+      blocks stacked on a leading axis. At most one tensor is held besides the parameters.
+    """
+    source = _as_tensors(tensors)
+    version, sizes = infer({n: t.shape for n, t in source.items()}, strict=strict)
+    config = config_of(version, sizes, **overrides)
+    target = None if dtype is None else np.dtype(jax.numpy.dtype(dtype))
+    leaves: dict[Path, Any] = {}
+    for path, rows in _by_parameter(version, sizes["L"]).items():
+        array = _assemble(source, rows, sizes, target)
+        leaves[path] = array if put is None else put(path, array)
+    return config, nest(leaves)
+
+
+def _as_tensors(tensors: Mapping[str, Any]) -> Tensors:
+    lazy = {n: t for n, t in tensors.items() if isinstance(t, Tensor)}
+    rest = {n: t for n, t in tensors.items() if n not in lazy}
+    return {**lazy, **in_memory(rest)}
+
+
+def _by_parameter(
+    version: str, layers: int
+) -> dict[Path, list[tuple[str, names.Entry, int | None]]]:
+    """Our path -> the official tensors that make it up, in order of layers."""
+    groups: dict[Path, list[tuple[str, names.Entry, int | None]]] = {}
+    for name, entry, layer in names.schema(version).listing(layers):
+        path = entry.path if layer is None else ("blocks", *entry.path)
+        groups.setdefault(path, []).append((name, entry, layer))
+    return groups
+
+
+def _assemble(
+    source: Tensors,
+    rows: list[tuple[str, names.Entry, int | None]],
+    sizes: dict[str, int],
+    dtype: np.dtype | None,
+) -> np.ndarray:
+    found = [source[name].dtype for name, _, _ in rows if name in source]
+    if dtype is None:
+        dtype = np.result_type(*found) if len(set(found)) > 1 else found[0] if found else np.float32
+    entry = rows[0][1]
+    shape = entry.our_shape(sizes)
+    stacked = np.empty((len(rows), *shape), dtype)
+    for index, (name, _, _) in enumerate(rows):
+        if name not in source:  # only the unused value LoRA of the first RWKV-7 block gets here
+            stacked[index] = 0
+            continue
+        values = source[name].read()
+        if entry.transposed:
+            stacked[index] = values.reshape(shape[::-1]).T
+        else:
+            stacked[index] = values.reshape(shape)
+    return stacked if rows[0][2] is not None else stacked[0]
+
+
+def official_tensors(config: Config, params: Mapping[str, Any]) -> Tensors:
+    """The parameters as official tensors, in official order, converted when read."""
+    sizes = sizes_of_config(config)
+    tensors: Tensors = {}
+    for name, entry, layer in names.schema(config.version).listing(sizes["L"]):
+        leaf: Any = params if layer is None else params["blocks"]
+        for part in entry.path:
+            if part not in leaf:
+                raise ValueError(f"params have no {'/'.join(entry.path)} ({config.version=})")
+            leaf = leaf[part]
+        expected = entry.our_shape(sizes)
+        if layer is not None:
+            expected = (sizes["L"], *expected)
+        if tuple(leaf.shape) != expected:
+            raise ValueError(f"{'/'.join(entry.path)}: expected {expected=}, got {leaf.shape}")
+        tensors[name] = _official(leaf, entry, layer, entry.official_shape(sizes))
+    return tensors
+
+
+def _official(leaf: Any, entry: names.Entry, layer: int | None, shape: tuple[int, ...]) -> Tensor:
+    def read() -> np.ndarray:
+        array = np.asarray(leaf if layer is None else leaf[layer])
+        return np.array((array.T if entry.transposed else array).reshape(shape), order="C")
+
+    return Tensor(shape, np.dtype(leaf.dtype), read)
+
+
+def to_official(
+    config: Config, params: Mapping[str, Any], *, dtype: str | None = None
+) -> dict[str, np.ndarray]:
+    """Official name -> array, the inverse of `from_official`."""
+    tensors = official_tensors(config, params)
+    if dtype is not None:
+        target = np.dtype(jax.numpy.dtype(dtype))
+        tensors = {n: cast(t, target) for n, t in tensors.items()}
+    return {name: tensor.read() for name, tensor in tensors.items()}
+
+
+__all__ = [
+    "config_of",
+    "from_official",
+    "mapped",
+    "official_tensors",
+    "sizes_of_config",
+    "squeeze",
+    "to_official",
+]

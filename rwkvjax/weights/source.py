@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors that are read only when asked for: what every reader returns and every writer takes.
+
+A file of weights is a dict of `Tensor`: the name, shape and dtype are known from the file's header,
+the values come from `read()`. Conversion then needs memory for one tensor at a time, whatever the
+size of the file, and a layout change (a transposition, a new name) is one more function around
+`read`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# The dtypes in which weights are published, and the only ones that a file of weights may hold.
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": BFLOAT16,
+    "float64": np.dtype(np.float64),
+}
+
+
+class WeightsError(ValueError):
+    """A file of weights cannot be read, or does not describe an RWKV model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One named array of a file.
+
+    Attributes:
+      shape: shape of the array that `read` returns.
+      dtype: its dtype, one of `DTYPES`.
+      read: reads the values; the array is fresh, C-contiguous and belongs to the caller.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+Tensors = dict[str, Tensor]
+
+
+def dtype_named(name: str) -> np.dtype:
+    """The dtype of that name; raises ValueError for anything that weights are not stored in."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {sorted(DTYPES)}, got {name!r}")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a dtype as used in configurations, e.g. "bfloat16"."""
+    return np.dtype(dtype).name
+
+
+def in_memory(arrays: Mapping[str, Any]) -> Tensors:
+    """Wraps arrays that are already in memory (anything that `numpy.asarray` takes)."""
+
+    def wrap(array: Any) -> Tensor:
+        array = np.asarray(array)
+        return Tensor(array.shape, array.dtype, lambda: np.array(array, order="C"))
+
+    return {name: wrap(array) for name, array in arrays.items()}
+
+
+def mapped(
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    function: Callable[[np.ndarray], np.ndarray],
+    dtype: np.dtype | None = None,
+) -> Tensor:
+    """The tensor after `function`, which must yield `shape` (and `dtype`, if that changes)."""
+
+    def read() -> np.ndarray:
+        return np.ascontiguousarray(function(tensor.read())).reshape(shape)
+
+    return Tensor(tuple(shape), tensor.dtype if dtype is None else dtype, read)
+
+
+def reshaped(tensor: Tensor, *shape: int) -> Tensor:
+    """The same values in row-major order under another shape."""
+    if math.prod(shape) != math.prod(tensor.shape):
+        raise WeightsError(f"cannot view a tensor of shape {tensor.shape} as {shape}")
+    return mapped(tensor, shape, lambda array: array)
+
+
+def swapped(tensor: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    *lead, rows, columns = tensor.shape
+    return mapped(tensor, (*lead, columns, rows), lambda array: np.swapaxes(array, -1, -2))
+
+
+def cast(tensor: Tensor, dtype: np.dtype) -> Tensor:
+    """The tensor converted to `dtype` (round to nearest even)."""
+    if tensor.dtype == dtype:
+        return tensor
+    return mapped(tensor, tensor.shape, lambda array: array.astype(dtype), dtype)
+
+
+def nest(leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """{("a", "b"): x} -> {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for path, value in leaves.items():
+        node = tree
+        for parent in path[:-1]:
+            node = node.setdefault(parent, {})
+        node[path[-1]] = value
+    return tree
