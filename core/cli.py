@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags that every training binary shares, and the start-up around its main function."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from core import config as config_lib
+from core import files
+
+# Defined once here: two binaries that each defined --config could not be imported together.
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file, e.g. configs/rwkvjax/quickstart.py.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of this run; the same command started again resumes from it."
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "off",
+    ["off", "auto", "address"],
+    "Several processes: auto reads the cluster's environment (TPU pod, Slurm, Kubernetes).",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Index of this process.")
+_DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "Stop at the operation that makes a NaN.")
+_TRANSFER_GUARD = flags.DEFINE_bool(
+    "transfer_guard", False, "Fail at implicit copies between host and devices."
+)
+
+
+class UserError(Exception):
+    """Shown to the user as one line, without a traceback."""
+
+
+def run(main: Callable[[Any, str], None]) -> None:
+    """Parses flags, starts jax, and calls `main(config, workdir)`.
+
+    Errors that a user can mend end the program with a message and status 2; everything else shows
+    its traceback.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+        try:
+            start_jax()
+            main(CONFIG.value, str(WORKDIR.value))
+        except _user_errors() as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(guarded)
+
+
+def _user_errors() -> tuple[type[BaseException], ...]:
+    from core.checkpoint import CheckpointError
+
+    return (
+        *(UserError, CheckpointError, config_lib.ConfigError),
+        *(FileNotFoundError, FloatingPointError, files.DiskFullError),
+    )
+
+
+def start_jax() -> None:
+    """Applies the start-up flags; call before the first use of a device."""
+    import jax
+
+    from core import distributed
+
+    distributed.initialize(
+        _DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+    # Compiled programs are kept between runs: a second start skips minutes of compilation.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
+        pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rwkvjax" / "jax"
+    )
+    jax.config.update("jax_compilation_cache_dir", cache)
+    if _DEBUG_NANS.value:
+        jax.config.update("jax_debug_nans", True)
+    if _TRANSFER_GUARD.value:
+        jax.config.update("jax_transfer_guard", "disallow")
+
+
+def write_run_info(workdir: str | os.PathLike[str], config: Any) -> None:
+    """Writes config.json: resolved configuration, versions, git revision, devices."""
+    import jax
+    import numpy as np
+
+    info = {
+        "config": config_lib.to_dict(config),
+        "command": sys.argv,
+        "git_revision": git_revision(),
+        "versions": {
+            "python": sys.version.split()[0],
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+        },
+        "devices": [str(d) for d in jax.devices()],
+    }
+    path = pathlib.Path(workdir) / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(path, "w") as f:
+        json.dump(info, f, indent=2)
+
+
+def git_revision() -> str:
+    """Revision of the checkout this file lies in, "" outside of one."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return out.stdout.strip()

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Session-wide set-up: eight virtual CPU devices, a persistent compile cache, parsed absl flags.
+
+Everything here must happen before jax is imported by any test module.
+"""
+
+import os
+import pathlib
+import sys
+
+_CACHE = pathlib.Path(__file__).resolve().parent.parent / ".jax_cache"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
+# Compilation dominates the suite. The default threshold of one second would skip nearly everything.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+flags.FLAGS.mark_as_parsed()
+
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # property tests are skipped where hypothesis is absent
+    pass
+else:
+    # The first example of a jitted property compiles; a deadline would only measure that.
+    settings.register_profile(
+        "project",
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("project")
+
+
+@pytest.fixture
+def python() -> str:
+    """The interpreter for tests that run a program in its own process."""
+    return sys.executable
+
+
+@pytest.fixture(scope="session")
+def repo() -> pathlib.Path:
+    """Root of the checkout."""
+    return pathlib.Path(__file__).resolve().parent.parent
