@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from rwkvjax.config import Config
 from rwkvjax.weights import names
-from rwkvjax.weights.infer import infer, squeeze
-from rwkvjax.weights.source import Tensor, Tensors, WeightsError, cast, in_memory, mapped, nest
+from rwkvjax.weights.infer import infer
+from rwkvjax.weights.source import Tensor, Tensors, WeightsError, cast, in_memory, nest
 
 Path = tuple[str, ...]
 # Receives the path and the finished array of one parameter, returns what goes into the tree.
@@ -48,28 +47,20 @@ def config_of(version: str, sizes: Mapping[str, int], **overrides: Any) -> Confi
 
 def sizes_of_config(config: Config) -> dict[str, int]:
     """Value of every size letter of the schema for a configuration."""
-    shapes = {n: s for n, s in _our_shapes(config).items()}
-    sizes = {"L": config.layers, "V": config.vocab_size, "D": config.dim}
-    sizes["A"] = shapes[("blocks", "att", "key")][2]
-    sizes["F"] = shapes[("blocks", "ffn", "key")][2]
-    if config.version != "4":
-        sizes["N"] = config.head_size
-        sizes["H"] = sizes["A"] // config.head_size
-    if config.version == "6":
-        sizes["R"] = shapes[("blocks", "att", "time_maa_w2")][2]
-        sizes["P"] = shapes[("blocks", "att", "time_decay_w1")][2]
-    if config.version == "7":
-        for letter, name in (("P", "w1"), ("I", "a1"), ("U", "v1"), ("G", "g1")):
-            sizes[letter] = shapes[("blocks", "att", name)][2]
-    return sizes
-
-
-def _our_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
-    from rwkvjax import model
-
-    specs = model.param_specs(config)
-    leaves = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda x: hasattr(x, "init"))
-    return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
+    return {
+        "L": config.layers,
+        "V": config.vocab_size,
+        "D": config.dim,
+        "A": config.resolved_att_dim,
+        "F": config.resolved_ffn_dim,
+        "N": config.head_size,
+        "H": config.heads,
+        "R": config.resolved_mix_rank,
+        "P": config.resolved_decay_rank,
+        "I": config.resolved_iclr_rank,
+        "U": config.resolved_value_rank,
+        "G": config.resolved_gate_rank,
+    }
 
 
 def from_official(
@@ -181,14 +172,3 @@ def to_official(
         target = np.dtype(jax.numpy.dtype(dtype))
         tensors = {n: cast(t, target) for n, t in tensors.items()}
     return {name: tensor.read() for name, tensor in tensors.items()}
-
-
-__all__ = [
-    "config_of",
-    "from_official",
-    "mapped",
-    "official_tensors",
-    "sizes_of_config",
-    "squeeze",
-    "to_official",
-]
