@@ -57,7 +57,13 @@ class Checkpointer:
         )
         try:
             self._manager = ocp.CheckpointManager(
-                self.directory, options=options, item_names=("params", "train", "meta")
+                self.directory,
+                options=options,
+                item_handlers={
+                    "params": ocp.StandardCheckpointHandler(),
+                    "train": ocp.StandardCheckpointHandler(),
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
             )
         except OSError as error:
             raise CheckpointError(
@@ -104,9 +110,10 @@ class Checkpointer:
             words in text for words in ("No space left", "quota exceeded", "File too large")
         )
         reason = "the disk is full" if full else f"{type(error).__name__}: {text[:500]}"
+        advice = "make room, then start" if full else "mend this, then start"
         return CheckpointError(
             f"could not save {what} in {self.directory}: {reason}. The newest complete checkpoint"
-            f" is step {self.latest_step()}; make room, then start the same command again"
+            f" is step {self.latest_step()}; {advice} the same command again"
         )
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -138,6 +145,17 @@ class Checkpointer:
         except Exception as error:
             raise self._unreadable(step, error) from error
         return restored["params"], restored["train"]
+
+    def restore_params(self, step: int) -> PyTree:
+        """The parameters of a checkpoint alone, on the first local device."""
+        try:
+            target = _abstract_on_host(self._manager.item_metadata(step)["params"])
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(params=ocp.args.StandardRestore(target))
+            )
+        except Exception as error:
+            raise self._unreadable(step, error) from error
+        return restored["params"]
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -203,15 +221,7 @@ def load_params(
     directory, step = found
     manager = Checkpointer(directory, keep=0)
     try:
-        meta = manager.meta(step)
-        with ocp.StandardCheckpointer() as reader:
-            item = directory / str(step) / "params"
-            abstract = _abstract_on_host(reader.metadata(item))
-            params = reader.restore(item, abstract)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise manager._unreadable(step, error) from error
+        meta, params = manager.meta(step), manager.restore_params(step)
     finally:
         manager.close()
     if specs is not None:

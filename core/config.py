@@ -36,7 +36,7 @@ def build(cls: type[T], values: Mapping[str, Any] | None, where: str = "config")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs: dict[str, Any] = {}
-    for name, value in dict(values or {}).items():
+    for name, value in _plain(values or {}).items():
         if name not in fields:
             raise ConfigError(_unknown(f"{where}.{name}", name, fields))
         kwargs[name] = _convert(value, hints[name], f"{where}.{name}")
@@ -54,6 +54,11 @@ def build(cls: type[T], values: Mapping[str, Any] | None, where: str = "config")
         raise
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _plain(values: Any) -> Any:
+    """A ConfigDict (which is no `Mapping`) as a plain dict; anything else unchanged."""
+    return values.to_dict() if hasattr(values, "to_dict") else values
 
 
 def _unknown(path: str, name: str, known: Mapping[str, Any]) -> str:
@@ -119,6 +124,7 @@ def _convert_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, 
 
 def to_dict(value: Any) -> Any:
     """Plain dicts, lists and scalars of a dataclass or ConfigDict: what JSON can hold."""
+    value = _plain(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -138,6 +138,23 @@ def to_devices(
     return {name: put(np.asarray(x)) for name, x in batch.items()}
 
 
+class Once:
+    """A source read once for evaluation: indices past its end are marked instead of wrapped."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """As the source's, with "valid" float32 [n]: 0 for rows that only fill the last batch."""
+        indices = np.asarray(indices, np.int64)
+        inside = indices < len(self._source)
+        batch = self._source.get(np.where(inside, indices, 0))
+        return {**batch, "valid": inside.astype(np.float32)}
+
+
 class ArraySource:
     """Examples held in memory: a dict of equally long arrays, reshuffled every epoch."""
 

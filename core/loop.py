@@ -44,9 +44,9 @@ def make_evaluate(
     task: Any, cfg: TrainConfig, mesh: Mesh
 ) -> Callable[[PyTree], dict[str, float]] | None:
     """Evaluation of parameters over the task's held-out source, or None if it has none."""
-    source = getattr(task, "eval_source", None)
-    if source is None:
+    if getattr(task, "eval_source", None) is None:
         return None
+    source = data_lib.Once(task.eval_source)
     rules = sharding_lib.get_rules(cfg.sharding)
     size = task.eval_batch_size
     rows = data_lib.local_rows(size, mesh, rules)
@@ -267,9 +267,11 @@ class Trainer:
             values = self.evaluate(params)
             writer.scalars(step, values)
             self._report(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
-            self._keep_best(step, params, values)
+            self._keep_best(step, state, params, values)
 
-    def _keep_best(self, step: int, params: PyTree, values: Mapping[str, float]) -> None:
+    def _keep_best(
+        self, step: int, state: TrainState, params: PyTree, values: Mapping[str, float]
+    ) -> None:
         name = self.cfg.best_metric
         if not name:
             return
@@ -283,7 +285,7 @@ class Trainer:
                 better = values[name] < best if self.cfg.best_mode == "min" else values[name] > best
                 if latest >= step or not better:
                     return
-            saver.save(step, params, {"step": jnp.asarray(step)}, self._meta(step, None, values))
+            saver.save(step, params, {"step": state.step}, self._meta(step, None, values))
         finally:
             saver.close()
 

@@ -22,7 +22,8 @@ class Task(Protocol):
       flops_per_step(batch_size) -> float: analytic floating-point operations of one step.
       units: (name, number per example), e.g. ("tokens", 512), for the rate in the log line.
       eval_source, eval_batch_size, eval_sums(params, batch) -> dict of sums (weights included),
-        eval_metrics(sums) -> dict: evaluation over a held-out source.
+        eval_metrics(sums) -> dict: evaluation over a held-out source. Its batches have a mask
+        "valid" [rows]: the last batch is filled up with rows that must not count.
       carry_axes(carry) -> tree of logical axes of the carry, for its sharding.
     """
 

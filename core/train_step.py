@@ -79,7 +79,7 @@ def state_shardings(
         lambda carry: jax.tree.map(lambda x: (None,) * x.ndim, carry)
     )
     leaves, structure = jax.tree.flatten(state.carry)
-    axes = jax.tree.leaves(axes_of(state.carry), is_leaf=_is_axes)
+    axes = jax.tree.leaves(axes_of(state.carry), is_leaf=_is_axes) if leaves else []
     shardings = [
         sharding_lib.named_sharding(a, x.shape, mesh, rules)
         for a, x in zip(axes, leaves, strict=True)

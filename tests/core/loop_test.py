@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import os
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from core import checkpoint, metrics, optim
+from core.loop import TrainConfig, Trainer
+from core.train_step import init_state, make_train_step
+from tests.core.toy import ToyTask, regression_data
+
+CFG = TrainConfig(steps=12, batch_size=8, log_every=3)
+
+
+def _trainer(workdir, cfg=CFG, task=None, **kwargs):
+    task = task or ToyTask()
+    tx = optim.adamw(
+        optim.AdamWConfig(1e-2, warmup_steps=2, weight_decay=0.01), task.param_specs(), 12
+    )
+    kwargs.setdefault("report", lambda text: None)
+    kwargs.setdefault("run_config", {"model": {"width": 16}, "train": cfg})
+    return Trainer(task, tx, regression_data(), cfg, workdir, **kwargs)
+
+
+def _losses(workdir):
+    records = metrics.read_jsonl(workdir / "metrics.jsonl")
+    return {r["step"]: r["loss"] for r in records if "loss" in r}
+
+
+def _with(**kwargs):
+    return dataclasses.replace(CFG, **kwargs)
+
+
+def test_training_lowers_the_loss_and_compiles_once(tmp_path):
+    trainer = _trainer(tmp_path, _with(steps=40, log_every=10))
+    trainer.run()
+    losses = list(_losses(tmp_path).values())
+    assert losses[-1] < 0.7 * losses[0]
+    assert trainer.train_step._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "mesh, preset",
+    [
+        ({"data": 8, "model": 1}, "dp"),
+        ({"data": 4, "model": 2}, "fsdp_tp"),
+        ({"data": 2, "model": 4}, "tp"),
+        ({"data": 8}, "fsdp"),
+    ],
+)
+def test_meshes_agree(tmp_path, mesh, preset):
+    cfg = _with(mesh=tuple(mesh.items()), sharding=preset, log_every=1)
+    state = _trainer(tmp_path / "b", cfg).run()
+    single = jax.tree.map(np.asarray, _single_device_params())
+    chex.assert_trees_all_close(jax.tree.map(np.asarray, state.params), single, atol=2e-5)
+
+
+def _single_device_params():
+    """The same run without any mesh: a plain Python loop."""
+    task = ToyTask()
+    tx = optim.adamw(
+        optim.AdamWConfig(1e-2, warmup_steps=2, weight_decay=0.01), task.param_specs(), 12
+    )
+    state = init_state(task, tx, CFG)
+    step = jax.jit(make_train_step(task, tx, CFG))
+    source = regression_data()
+    for i in range(CFG.steps):
+        state, _ = step(state, source.get(np.arange(8) + 8 * i))
+    return state.params
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path, carry):
+    task = ToyTask(carry=carry, noise=0.1, eval_rows=20)
+    cfg = _with(ema=0.9, save_every=5, eval_every=4, best_metric="eval/error")
+    whole = _trainer(tmp_path / "a", cfg, task).run()
+    first = _trainer(tmp_path / "b", cfg, task)
+    first._stop.set()  # as after SIGTERM: one step, a save, exit 0
+    with pytest.raises(SystemExit) as stopped:
+        first.run()
+    assert stopped.value.code == 0
+    half = _trainer(tmp_path / "b", cfg, task)
+    half.cfg = dataclasses.replace(cfg, steps=7)
+    half.run()
+    resumed = _trainer(tmp_path / "b", cfg, task).run()
+    chex.assert_trees_all_equal(whole, resumed)
+    expected = metrics.read_jsonl(tmp_path / "a" / "metrics.jsonl")
+    found = metrics.read_jsonl(tmp_path / "b" / "metrics.jsonl")
+    keep = lambda rs: [
+        {k: v for k, v in r.items() if k in ("step", "loss", "grad_norm", "eval/error")}
+        for r in rs
+        if r["step"] in (12, 3, 6)
+    ]
+    assert keep(found)[-1] == keep(expected)[-1]
+
+
+def test_resume_on_another_mesh(tmp_path):
+    whole = _trainer(tmp_path / "a", _with(mesh=(("data", 8),))).run()
+    half = _trainer(tmp_path / "b", _with(mesh=(("data", 8),), sharding="fsdp"))
+    half.cfg = dataclasses.replace(half.cfg, steps=6)
+    half.run()
+    cfg = _with(mesh=(("data", 2), ("model", 4)), sharding="fsdp_tp")
+    resumed = _trainer(tmp_path / "b", cfg).run()
+    chex.assert_trees_all_close(
+        jax.tree.map(np.asarray, whole.params), jax.tree.map(np.asarray, resumed.params), atol=1e-5
+    )
+
+
+def test_accumulation_equals_the_full_batch(tmp_path):
+    full = _trainer(tmp_path / "a").run()
+    parts = _trainer(tmp_path / "b", _with(accumulate=4)).run()
+    chex.assert_trees_all_close(full.params, parts.params, atol=1e-6)
+    with pytest.raises(NotImplementedError, match="accumulation with a carried state"):
+        _trainer(tmp_path / "c", _with(accumulate=2), ToyTask(carry=True)).run()
+
+
+def test_ema_follows_the_parameters(tmp_path):
+    task, tx = ToyTask(), optim.adamw(optim.AdamWConfig(), ToyTask().param_specs(), 3)
+    cfg = _with(ema=0.5)
+    state = init_state(task, tx, cfg)
+    new, _ = make_train_step(task, tx, cfg)(state, regression_data().get(np.arange(8)))
+    expected = jax.tree.map(lambda a, b: 0.5 * a + 0.5 * b, state.params, new.params)
+    chex.assert_trees_all_close(new.ema, expected, atol=1e-7)
+
+
+def test_nan_stops_with_the_step_and_keeps_a_good_checkpoint(tmp_path):
+    class Poisoned(ToyTask):
+        def loss(self, params, carry, batch, key):
+            loss, aux = super().loss(params, carry, batch, key)
+            return loss / (batch["x"][0, 0] != POISON), aux
+
+    POISON = regression_data().get(np.arange(8) + 8 * 6)["x"][0, 0]  # batch of step 6 (0-based)
+    with pytest.raises(FloatingPointError, match="not finite at step 7"):
+        _trainer(tmp_path, _with(save_every=7), Poisoned()).run()
+    assert checkpoint.find(tmp_path) is None  # step 7 was due, and was not saved
+    with pytest.raises(FloatingPointError, match="step 7"):
+        _trainer(tmp_path, _with(save_every=2), Poisoned()).run()
+    params, meta = checkpoint.load_params(tmp_path)
+    assert meta["step"] == 6
+    chex.assert_tree_all_finite(params)
+
+
+def test_another_model_in_the_workdir_is_refused(tmp_path):
+    _trainer(tmp_path).run()
+    lines = []
+    with pytest.raises(checkpoint.CheckpointError, match="model.width: 16 -> 32"):
+        _trainer(tmp_path, run_config={"model": {"width": 32}}).run()
+    _trainer(
+        tmp_path,
+        run_config={"model": {"width": 16}, "train": _with(seed=5)},
+        report=lines.append,
+    ).run()
+    assert any("train.seed: 0 -> 5" in line for line in lines)
+
+
+def test_sigterm_saves_and_exits_zero(tmp_path):
+    class Killer(ToyTask):
+        pass
+
+    trainer = _trainer(tmp_path, _with(steps=500), Killer())
+    read = trainer._read
+
+    def read_then_signal(step, *args):
+        read(step, *args)
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer._read = read_then_signal
+    with pytest.raises(SystemExit) as stopped:
+        trainer.run()
+    assert stopped.value.code == 0
+    assert checkpoint.load_params(tmp_path)[1]["step"] >= 5
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_progress_line_shows_rate_and_time_left(tmp_path):
+    lines = []
+    _trainer(tmp_path, report=lines.append).run()
+    assert any("step 6/12" in s and "examples/s" in s and "eta" in s for s in lines)
+
+
+def test_profile_window_writes_a_trace(tmp_path):
+    _trainer(tmp_path, _with(steps=5, profile_first=2, profile_steps=2)).run()
+    assert any((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"steps": 0},
+        {"batch_size": 8, "accumulate": 3},
+        {"ema": 1.0},
+        {"best_mode": "median"},
+        {"log_every": 0},
+    ],
+)
+def test_bad_settings_are_refused(kwargs):
+    with pytest.raises(ValueError):
+        _with(**kwargs)
+
+
+def test_unknown_best_metric_is_an_error(tmp_path):
+    cfg = _with(best_metric="eval/accuracy", eval_every=2)
+    with pytest.raises(ValueError, match="best_metric 'eval/accuracy' is not among"):
+        _trainer(tmp_path, cfg, ToyTask(eval_rows=8)).run()
