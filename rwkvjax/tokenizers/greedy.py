@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Longest-match encoding without compiled code: the obvious form and the NumPy form.
+"""Longest-match encoding without compiled code: the definition, a loop, and a vectorised form.
 
 Encoding emits, again and again, the longest token that is a prefix of the remaining bytes.
 """
@@ -9,6 +9,7 @@ import numpy as np
 from rwkvjax.tokenizers.double_array import END, DoubleArray
 
 _BLOCK = 1 << 16  # positions at once: few calls, and the temporaries fit into the cache
+_SHORT = 4000  # bytes up to which a plain loop is faster
 
 
 def encode_reference(tokens: dict[bytes, int], data: bytes) -> np.ndarray:
@@ -34,7 +35,7 @@ def encode_reference(tokens: dict[bytes, int], data: bytes) -> np.ndarray:
 
 
 def encode_numpy(table: DoubleArray, data: np.ndarray) -> np.ndarray:
-    """Steps all positions of a block through the trie at once, then picks the chain of tokens.
+    """Longest match without compiled code, by whichever way is faster for this length.
 
     Args:
         table: the trie.
@@ -43,6 +44,13 @@ def encode_numpy(table: DoubleArray, data: np.ndarray) -> np.ndarray:
     Returns:
         [N] uint16 ids.
     """
+    if data.size <= _SHORT:
+        return encode_loop(table, data.tobytes())
+    return encode_vectorized(table, data)
+
+
+def encode_vectorized(table: DoubleArray, data: np.ndarray) -> np.ndarray:
+    """Steps all positions of a block through the trie at once, then picks the chain of tokens."""
     parts = []
     position = 0
     while position < data.size:
@@ -52,6 +60,31 @@ def encode_numpy(table: DoubleArray, data: np.ndarray) -> np.ndarray:
         parts.append(token[chain])
         position += int(chain[-1]) + int(length[chain[-1]])
     return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+
+
+def encode_loop(table: DoubleArray, data: bytes) -> np.ndarray:
+    """Follows the trie byte by byte; a short text costs less than the calls of the other way."""
+    roots, tokens, lengths, bases, ends, labels = (column.data for column in table.columns)
+    ids: list[int] = []
+    position, last = 0, len(data) - 1
+    while position < last:
+        pair = data[position] << 8 | data[position + 1]
+        token, base = tokens[pair], roots[pair]
+        reached = position + 2
+        position += lengths[pair]
+        while base and reached <= last:
+            code = data[reached]
+            slot = base + code
+            if labels[slot] != code:
+                break
+            reached += 1
+            base = bases[slot]
+            if ends[slot]:
+                token, position = ends[slot], reached
+        ids.append(token)
+    if position == last:
+        ids.append(table.single[data[last]])
+    return np.array(ids, np.uint16)
 
 
 def _longest_matches(

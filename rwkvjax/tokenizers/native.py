@@ -62,12 +62,17 @@ def use_native(wanted: bool | None = None) -> bool:
         wanted = {"": None, "0": False, "1": True}[switch]
     if wanted is False:
         return False
-    problem = _load()[1]
+    problem = native_problem()
     if problem and wanted:
         raise NativeUnavailableError(f"no compiled tokenizer: {problem}")
     if problem:
         _log_once(f"tokenizing with NumPy, about ten times slower than compiled code: {problem}")
     return not problem
+
+
+def native_problem() -> str:
+    """Why there is no compiled path on this machine; empty if there is one."""
+    return _load()[1]
 
 
 class NativeCoder:
@@ -134,6 +139,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     try:
         command = _compiler()
         path = _library_path(command)
+        _private_folder(path.parent)
         if not path.exists():
             _compile(command, path)
         try:
@@ -158,13 +164,17 @@ def _library_path(command: list[str]) -> Path:
     return cache_folder() / f"tokenizer-{key.hexdigest()[:32]}.so"
 
 
-def _compile(command: list[str], path: Path) -> None:
-    """Compiles into a private temporary folder next to `path`, then moves the result there."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _private_folder(folder: Path) -> None:
+    """Makes the folder; refuses one that others can write to, since its content gets loaded."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid"):
-        status = path.parent.stat()
+        status = folder.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise NativeUnavailableError(f"others can write to the cache folder {path.parent}")
+            raise NativeUnavailableError(f"others can write to the cache folder {folder}")
+
+
+def _compile(command: list[str], path: Path) -> None:
+    """Compiles into a temporary folder next to `path`, then moves the result there."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         try:

@@ -5,7 +5,8 @@ If no token contains byte a followed by byte b, every encoding of a text has a t
 between an a and the b after it. Longest match looks at nothing before the current position, and no
 match from the left can reach over the boundary, so both sides can be encoded on their own.
 Which pairs these are is read off the vocabulary; with none left, nothing is ever cut. (In the
-World vocabulary 87 % of all pairs qualify, among them every newline before printable ASCII.)
+World vocabulary 87 % of all pairs qualify, among them a newline before any printable ASCII
+character but a space.)
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from rwkvjax.tokenizers.base import Tokenizer, text_bytes
+from rwkvjax.tokenizers.base import Tokenizer, byte_array, text_bytes
 
 
 class StreamDecoder:
@@ -62,7 +62,7 @@ def encode_blocks(
         raise ValueError(f"block_bytes must be at least 1, got {block_bytes}")
     waiting = bytearray()
     for chunk in chunks:
-        waiting += text_bytes(chunk) if isinstance(chunk, str) else chunk
+        waiting += text_bytes(chunk) if isinstance(chunk, str) else byte_array(chunk).data
         if len(waiting) < block_bytes + max_length:
             continue
         ids = encode(bytes(waiting))

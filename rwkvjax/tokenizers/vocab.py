@@ -13,11 +13,14 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import io
 import os
 import re
 from pathlib import Path
 
 import numpy as np
+
+from core.datasets import find_dataset
 
 WORLD_FILE = "rwkv_vocab_v20230424.txt"
 WORLD_DIGEST = "fc90c4834f01da09f6b9baf77b661f316e5b314b5f885ded4eeb30c5d9962aac"
@@ -208,12 +211,9 @@ def parse_vocabulary(content: bytes, name: str = "vocabulary") -> Vocabulary:
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from None
     tokens: dict[int, bytes] = {}
-    lines = content.split(b"\n")
-    if lines[-1] in (b"", b"\r"):
-        lines.pop()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(io.BytesIO(content), 1):  # ends lines at LF and nothing else
         try:
-            token_id, token = _parse_line(line.removesuffix(b"\r"))
+            token_id, token = _parse_line(line.removesuffix(b"\n").removesuffix(b"\r"))
             if token_id in tokens:
                 raise ValueError(f"id {token_id} comes twice")
             tokens[token_id] = token
@@ -244,9 +244,7 @@ def find_world_file() -> Path:
             if path.is_file():
                 return path
     try:
-        from core.datasets import find_dataset
-
-        path = Path(find_dataset("rwkv_vocab")) / WORLD_FILE
+        path = find_dataset("rwkv_vocab") / WORLD_FILE
         if path.is_file():
             return path
     except FileNotFoundError:

@@ -112,9 +112,10 @@ class WorldTokenizer:
         if type(data) is bytes and (len(data) < _PARALLEL_BYTES or self._threads == 1):
             return coder.encode(data)
         array = byte_array(data)
-        pieces = self._threads if array.size >= _PARALLEL_BYTES else 1
-        cuts = find_cuts(self._cut_pairs, array, pieces)
         address = array.ctypes.data
+        if array.size < _PARALLEL_BYTES or self._threads == 1:
+            return coder.encode_at(address, array.size)
+        cuts = find_cuts(self._cut_pairs, array, self._threads)
         with ThreadPoolExecutor(len(cuts) - 1) as pool:
             jobs = [
                 pool.submit(coder.encode_at, address + start, stop - start)
