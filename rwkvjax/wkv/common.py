@@ -60,17 +60,23 @@ def check_reset(reset: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | 
     return reset
 
 
-def match_varying(arrays: Any) -> Any:
-    """Gives every leaf of `arrays` the union of their varying manual axes.
+def varying_axes(array: jax.Array) -> frozenset[str]:
+    """Manual mesh axes over which `array` differs between devices; empty outside shard_map."""
+    return getattr(jax.typeof(array), "vma", frozenset())
+
+
+def match_varying(arrays: Any, like: Any = None) -> Any:
+    """Gives every leaf of `arrays` the union of the varying manual axes of `arrays` and `like`.
 
     Inside `shard_map` a replicated leaf (a zero state, say) cannot start a loop whose carry
     becomes device-varying; outside of it this is the identity.
     """
-    axes = [getattr(jax.typeof(leaf), "vma", frozenset()) for leaf in jax.tree.leaves(arrays)]
-    union = frozenset().union(*axes)
+    union: frozenset[str] = frozenset()
+    for leaf in jax.tree.leaves((arrays, like)):
+        union = union | varying_axes(leaf)
 
     def cast(leaf: jax.Array) -> jax.Array:
-        missing = tuple(sorted(union - getattr(jax.typeof(leaf), "vma", frozenset())))
+        missing = tuple(sorted(union - varying_axes(leaf)))
         return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(cast, arrays)

@@ -94,7 +94,8 @@ def wkv4_step(
     common.check_sequence("k", k, 2)
     reset = common.check_reset(reset, k.shape[:1])
     dtype, state = check(k, v, log_w, u, Wkv4State(*map(jnp.asarray, state)))
-    state, y = advance(drop(reset, state), *(x.astype(dtype) for x in (k, v, log_w, u)))
+    k, log_w, u = (x.astype(dtype) for x in (k, log_w, u))
+    state, y = advance(drop(reset, state), k, v.astype(dtype), log_w, u)
     return y.astype(v.dtype), state
 
 
@@ -134,8 +135,8 @@ def wkv4(
     common.check_choice(impl, None)
     reset = common.check_reset(reset, k.shape[:2])
     dtype, state = check(k, v, log_w, u, Wkv4State(*map(jnp.asarray, state)))
-    floats = tuple(x.astype(dtype) for x in (k, v, log_w, u))
-    y, state = scan_wkv4(*floats, state, reset)
+    k, log_w, u = (x.astype(dtype) for x in (k, log_w, u))
+    y, state = scan_wkv4(k, v.astype(dtype), log_w, u, state, reset)
     return y.astype(v.dtype), state
 
 

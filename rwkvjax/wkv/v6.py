@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from rwkvjax.wkv import common
+from rwkvjax.wkv.chunked import chunked_wkv
+
+SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
 
 def advance(
@@ -69,12 +72,9 @@ def wkv6_step(
     reset = common.check_reset(reset, r.shape[:1])
     dtype = common.accumulation_dtype(r, k, v, log_w)
     state = common.over_reset(reset, 0.0, state.astype(dtype))
-    state, y = advance(
-        state,
-        *(x.astype(dtype) for x in (r, k, v)),
-        jnp.exp(log_w.astype(dtype)),
-        u.astype(dtype),
-    )
+    w = jnp.exp(log_w.astype(dtype))
+    r, k, u = (x.astype(dtype) for x in (r, k, u))
+    state, y = advance(state, r, k, v.astype(dtype), w, u)
     return y.astype(v.dtype), state
 
 
@@ -93,15 +93,14 @@ def scan_wkv(
     """
     constant = log_w.ndim == 2
     w = jnp.exp(log_w)
-    inputs = (r, k, v) if constant else (r, k, v, w)
-    u, w, inputs, state = common.match_varying((u, w, inputs, state))
+    u, w = common.match_varying((u, w), like=(r, k, v, state))
 
     def body(state: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
-        inputs_t, reset_t = xs
+        (r_t, k_t, v_t), w_t, reset_t = xs
         state = common.over_reset(reset_t, 0.0, state)
-        return advance(state, *inputs_t, *((w, u) if constant else (u,)))
+        return advance(state, r_t, k_t, v_t, w if constant else w_t, u)
 
-    return common.scan_time(body, state, (inputs, reset))
+    return common.scan_time(body, state, ((r, k, v), None if constant else w, reset))
 
 
 def wkv6(
@@ -128,7 +127,7 @@ def wkv6(
         dropped, values and gradients alike.
       impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
         decay, reverse-mode derivatives only) or "auto".
-      chunk: chunk length of the chunked form, a power of two; None = 16.
+      chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
 
     Returns:
       (y [B, T, H, M] in the dtype of v, state [B, H, N, M]). Everything is computed in float32,
@@ -161,8 +160,13 @@ def run(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, k, v, log_w)
-    floats = tuple(x.astype(dtype) for x in (r, k, v, log_w, u, state))
-    if impl == "chunked":
-        raise NotImplementedError("the chunked form is being written; use impl='scan'")
-    y, state = scan_wkv(*floats, reset)
-    return y.astype(v.dtype), state
+    if impl == "scan" or (impl == "auto" and r.shape[1] < SHORTEST_CHUNKED):
+        r, k, log_w, u, state = (x.astype(dtype) for x in (r, k, log_w, u, state))
+        y, state = scan_wkv(r, k, v.astype(dtype), log_w, u, state, reset)
+        return y.astype(v.dtype), state
+    return chunked_wkv(r, k, v, log_w, u, state, reset, chunk or default_chunk(), dtype)
+
+
+def default_chunk() -> int:
+    """16 where elementwise work dominates (CPU), 64 where the number of kernels does."""
+    return 16 if jax.default_backend() == "cpu" else 64

@@ -126,8 +126,8 @@ def wkv7(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, w_log, k, v, kappa, a)
-    floats = tuple(x.astype(dtype) for x in (r, w_log, k, v, kappa, a, state))
-    y, state = scan_wkv7(*floats, reset)
+    r, w_log, k, kappa, a, state = (x.astype(dtype) for x in (r, w_log, k, kappa, a, state))
+    y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset)
     return y.astype(v.dtype), state
 
 
