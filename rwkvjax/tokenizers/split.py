@@ -41,7 +41,7 @@ def find_cuts(pairs: np.ndarray, data: np.ndarray, pieces: int) -> list[int]:
     """
     cuts = [0]
     for piece in range(1, pieces):
-        start = max(data.size * piece // pieces, cuts[-1] + 1)
+        start = max(data.size * piece // pieces, 1)  # after the previous cut
         stop = data.size * (piece + 1) // pieces
         while start < stop:
             window = data[start - 1 : min(start + _WINDOW, stop)].astype(np.int64)

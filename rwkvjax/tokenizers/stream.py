@@ -33,10 +33,11 @@ class StreamDecoder:
         return self._decoder.decode(self._tokenizer.decode_bytes([token_id]))
 
     def flush(self) -> str:
-        """Text of the bytes held back, as an incomplete character; the decoder can be reused."""
-        text = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return text
+        """Text of the bytes held back, an incomplete character; the decoder is as new after it."""
+        try:
+            return self._decoder.decode(b"", final=True)
+        finally:
+            self._decoder.reset()
 
 
 def encode_blocks(

@@ -54,6 +54,9 @@ def test_decoder_errors():
     assert decoder.push(0xE6) == ""
     with pytest.raises(UnicodeDecodeError):
         decoder.push(ord("A"))
+    with pytest.raises(UnicodeDecodeError):
+        decoder.flush()
+    assert decoder.push(ord("A")) == "A"
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["world", "byte"])
