@@ -10,12 +10,14 @@ import jax
 
 from core import checkpoint, config
 from core import params as params_lib
-from rwkvjax import model
+from rwkvjax import model, weights
 from rwkvjax.config import Config
 
 
 def load(path: str | os.PathLike[str], dtype: str | None = None) -> tuple[Config, dict]:
     """Loads a model from a run's directory, its checkpoints/ or best/, or one step of them.
+
+    Anything else is taken for released weights, see `rwkvjax.weights.load`.
 
     Args:
       path: where the checkpoint lies; of a run, the best parameters if they were kept, else the
@@ -37,6 +39,9 @@ def load_with_meta(
     path: str | os.PathLike[str], dtype: str | None = None
 ) -> tuple[Config, dict, dict[str, Any]]:
     """As `load`, with the stored metadata (configuration of the run, step, metrics)."""
+    if checkpoint.find(path) is None and os.path.exists(path):
+        cfg, params = weights.load(path, dtype=dtype)
+        return cfg, params, {}
     params, meta = checkpoint.load_params(path, dtype=dtype)
     stored = meta.get("config", {}).get("model")
     if not stored:

@@ -50,7 +50,7 @@ def read_bytes(path: str | os.PathLike[str], what: str, offset: int, count: int)
 def read_into(path: str | os.PathLike[str], what: str, offset: int, array: np.ndarray) -> None:
     """Fills a C-contiguous array with the bytes from `offset`."""
     check_range(path, what, offset, array.nbytes)
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
         done = 0

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layout of flash-linear-attention for RWKV-6 and RWKV-7.
 
-Most tensors are only renamed, LoRA matrices are transposed ([out, in], as in torch.nn.Linear), and in
-RWKV-6 the five dynamic mixes are concatenated in the order r, w, k, v, g (officially w, k, v, r, g).
-RWKV-7 leaves out the unused value LoRA of the first block.
+Most tensors are only renamed, LoRA matrices are transposed ([out, in], as in torch.nn.Linear), and
+in RWKV-6 the five dynamic mixes are concatenated in the order r, w, k, v, g (officially w, k, v, r,
+g). RWKV-7 leaves out the unused value LoRA of the first block.
 
 The epsilon of the head norm is not in the configuration of an RWKV-6 model: the library runs it
-with 1e-5 unless it is patched after loading, while the official value is 64e-5 (as its own converter
-notes). A model converted here therefore needs `model.layers[i].attn.g_norm.eps = 64e-5` there.
+with 1e-5 unless it is patched after loading, while the official value is 64e-5 (its own converter
+patches it, too). A model converted here therefore needs `model.layers[i].attn.g_norm.eps = 64e-5`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkvjax.weights.source import Tensor, Tensors, WeightsError, mapped, reshaped, swapped
+from rwkvjax.weights.source import Tensor, Tensors, WeightsError, mapped, reshaped, row, swapped
 
 _OUR_ORDER = "wkvrg"
 _THEIR_ORDER = "rwkvg"
@@ -156,10 +156,7 @@ def _unpack_up(name: str, tensor: Tensor) -> Tensors:
 
 def _rows(tensor: Tensor, order: str, prefix: str) -> Tensors:
     dim = tensor.shape[-1]
-    return {
-        f"{prefix}{mix}": mapped(tensor, (1, 1, dim), lambda array, i=i: array[i])
-        for i, mix in enumerate(order)
-    }
+    return {f"{prefix}{mix}": row(tensor, index, (1, 1, dim)) for index, mix in enumerate(order)}
 
 
 def _unpack_bias(name: str, tensor: Tensor) -> Tensors:
@@ -182,32 +179,43 @@ _UNPACK = {
 }
 
 
+def fla_name(version: str, official: str) -> str | None:
+    """Name of the tensor that an official tensor ends up in; None if it is left out."""
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", official)
+    if match is None:
+        return _TOP[official]
+    layer, short = match[1], match[2]
+    if version == "7" and layer == "0" and short in ("att.v0", "att.v1", "att.v2"):
+        return None
+    if short in _NORMS:
+        new = _NORMS[short]
+    elif short in _TABLES[version]:
+        new = _TABLES[version][short][0]
+    elif short in ("att.time_maa_w1", "att.time_maa_w2"):
+        new = _DOWN if short.endswith("1") else _UP
+    else:
+        new = _BIAS
+    return f"model.layers.{layer}.{new}"
+
+
 def to_fla(version: str, tensors: Tensors) -> Tensors:
     """Official tensors of a complete model in this layout; raises ValueError unless v6 or v7."""
     if version not in _TABLES:
         raise ValueError(f"flash-linear-attention has no RWKV-{version}, only 6 and 7")
     theirs: Tensors = {}
     for name, tensor in tensors.items():
-        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-        if match is None:
-            theirs[_TOP[name]] = tensor
+        new = fla_name(version, name)
+        if new is None or new in theirs:
             continue
-        layer, short = match[1], match[2]
-        if version == "7" and layer == "0" and short in ("att.v0", "att.v1", "att.v2"):
-            continue
-        prefix = f"model.layers.{layer}."
-        if short in _NORMS:
-            theirs[prefix + _NORMS[short]] = tensor
+        short = re.sub(r"^blocks\.\d+\.", "", name)
+        if new.endswith(_BIAS):  # five official tensors, at the place of the first
+            stem = re.sub("_[wkvrg]$", "_", name)
+            tensor = _stacked([tensors[stem + mix] for mix in _THEIR_ORDER])
+        elif new.endswith((_DOWN, _UP)):
+            tensor = _pack_down(tensor) if new.endswith(_DOWN) else _pack_up(tensor)
         elif short in _TABLES[version]:
-            new, change = _TABLES[version][short]
-            theirs[prefix + new] = _forth(tensor, change)
-        elif short == "att.time_maa_w1":
-            theirs[prefix + _DOWN] = _pack_down(tensor)
-        elif short == "att.time_maa_w2":
-            theirs[prefix + _UP] = _pack_up(tensor)
-        elif short == "att.time_maa_r":  # once for the five of them
-            stem = name.removesuffix("r")
-            theirs[prefix + _BIAS] = _stacked([tensors[stem + mix] for mix in _THEIR_ORDER])
+            tensor = _forth(tensor, _TABLES[version][short][1])
+        theirs[new] = tensor
     return theirs
 
 

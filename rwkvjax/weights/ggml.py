@@ -26,12 +26,12 @@ import numpy as np
 
 from rwkvjax.weights import bounded, ggml_blocks
 from rwkvjax.weights.infer import squeeze
-from rwkvjax.weights.source import Tensor, Tensors, WeightsError, mapped, reshaped, swapped
+from rwkvjax.weights.source import Tensor, Tensors, WeightsError, mapped, reshaped, row, swapped
 
 MAGIC = 0x67676D66
 _HEADER = struct.Struct("<6i")
 _ENTRY = struct.Struct("<3i")
-_PLAIN = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}
+_PLAIN: dict[int, np.dtype] = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}
 _MAX_TENSORS = 100_000
 _MIXES = "rwkvag"
 
@@ -183,8 +183,8 @@ def _undo_v7(name: str, tensor: Tensor) -> Tensors:
         if squeeze(tensor.shape) != squeeze((6, 1, dim)):
             raise WeightsError(f"{name}: expected shape (6, 1, D), got {tensor.shape}")
         return {
-            f"{prefix}.att.x_{mix}": mapped(tensor, (1, 1, dim), lambda x, i=i: x[i])
-            for i, mix in enumerate(_MIXES)
+            f"{prefix}.att.x_{mix}": row(tensor, index, (1, 1, dim))
+            for index, mix in enumerate(_MIXES)
         }
     if short in ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"):
         return {name: swapped(tensor)}

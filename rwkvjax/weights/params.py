@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +14,20 @@ import numpy as np
 from rwkvjax.config import Config
 from rwkvjax.weights import names
 from rwkvjax.weights.infer import infer
-from rwkvjax.weights.source import Tensor, Tensors, WeightsError, cast, in_memory, nest
+from rwkvjax.weights.source import (
+    Tensor,
+    Tensors,
+    WeightsError,
+    aligned_empty,
+    all_finite,
+    cast,
+    copy_transposed,
+    in_memory,
+    nest,
+)
+
+# Reading, checking and transposing overlap; each thread holds one tensor.
+_THREADS = max(1, min(4, os.cpu_count() or 1))
 
 Path = tuple[str, ...]
 # Receives the path and the finished array of one parameter, returns what goes into the tree.
@@ -68,6 +83,7 @@ def from_official(
     *,
     dtype: str | None = None,
     strict: bool = True,
+    check_finite: bool = True,
     put: Put | None = None,
     **overrides: Any,
 ) -> tuple[Config, dict[str, Any]]:
@@ -77,21 +93,26 @@ def from_official(
       tensors: official name -> array, or `source.Tensor` read on demand.
       dtype: dtype of the parameters; the default keeps that of each tensor.
       strict: raise for tensors that no RWKV model has, instead of ignoring them.
+      check_finite: raise for NaN and infinity.
       put: called for each finished parameter, e.g. to place it on devices; default: as it is.
       **overrides: fields of Config that no tensor tells, e.g. group_norm_eps, dtype.
 
     Returns:
       The configuration read off the names and shapes, and the nested dict of parameters, with the
-      blocks stacked on a leading axis. At most one tensor is held besides the parameters.
+      blocks stacked on a leading axis. Besides the parameters, a few tensors are held at a time.
+
+    Raises:
+      WeightsError: the tensors are not a complete RWKV model, or not finite.
     """
     source = _as_tensors(tensors)
     version, sizes = infer({n: t.shape for n, t in source.items()}, strict=strict)
     config = config_of(version, sizes, **overrides)
     target = None if dtype is None else np.dtype(jax.numpy.dtype(dtype))
     leaves: dict[Path, Any] = {}
-    for path, rows in _by_parameter(version, sizes["L"]).items():
-        array = _assemble(source, rows, sizes, target)
-        leaves[path] = array if put is None else put(path, array)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        for path, rows in _by_parameter(version, sizes["L"]).items():
+            array = _assemble(pool, source, rows, sizes, target, check_finite)
+            leaves[path] = array if put is None else put(path, array)
     return config, nest(leaves)
 
 
@@ -113,26 +134,36 @@ def _by_parameter(
 
 
 def _assemble(
+    pool: concurrent.futures.Executor,
     source: Tensors,
     rows: list[tuple[str, names.Entry, int | None]],
     sizes: dict[str, int],
     dtype: np.dtype | None,
+    check_finite: bool,
 ) -> np.ndarray:
-    found = [source[name].dtype for name, _, _ in rows if name in source]
+    """One parameter from its tensor, or from those of all layers."""
+    found = {source[name].dtype for name, _, _ in rows if name in source}
     if dtype is None:
-        dtype = np.result_type(*found) if len(set(found)) > 1 else found[0] if found else np.float32
+        dtype = np.result_type(*found) if found else np.dtype(np.float32)
     entry = rows[0][1]
     shape = entry.our_shape(sizes)
-    stacked = np.empty((len(rows), *shape), dtype)
-    for index, (name, _, _) in enumerate(rows):
+    stacked = aligned_empty((len(rows), *shape), dtype)
+
+    def fill(index: int) -> None:
+        name = rows[index][0]
         if name not in source:  # only the unused value LoRA of the first RWKV-7 block gets here
             stacked[index] = 0
-            continue
+            return
         values = source[name].read()
+        if check_finite and not all_finite(values):
+            raise WeightsError(f"{name} holds NaN or infinite values")
         if entry.transposed:
-            stacked[index] = values.reshape(shape[::-1]).T
+            copy_transposed(stacked[index], values.reshape(shape[::-1]))
         else:
             stacked[index] = values.reshape(shape)
+
+    for _ in pool.map(fill, range(len(rows))):
+        pass
     return stacked if rows[0][2] is not None else stacked[0]
 
 
@@ -155,10 +186,22 @@ def official_tensors(config: Config, params: Mapping[str, Any]) -> Tensors:
     return tensors
 
 
+def _host_copy(leaf: Any, layer: int | None) -> np.ndarray:
+    if layer is None:
+        return np.asarray(leaf)
+    if isinstance(leaf, jax.Array) and jax.devices()[0].platform != "cpu":
+        return np.asarray(leaf[layer])  # one layer at a time from the accelerator
+    return np.asarray(leaf)[layer]
+
+
 def _official(leaf: Any, entry: names.Entry, layer: int | None, shape: tuple[int, ...]) -> Tensor:
     def read() -> np.ndarray:
-        array = np.asarray(leaf if layer is None else leaf[layer])
-        return np.array((array.T if entry.transposed else array).reshape(shape), order="C")
+        array = _host_copy(leaf, layer)
+        if not entry.transposed:
+            return np.array(array.reshape(shape), order="C")
+        result = np.empty(shape, array.dtype)
+        copy_transposed(result, array)
+        return result
 
     return Tensor(shape, np.dtype(leaf.dtype), read)
 

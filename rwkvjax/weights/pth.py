@@ -240,7 +240,7 @@ def _chunks(tensor: Tensor) -> Any:
     if flat.nbytes != tensor.nbytes:
         raise ValueError(f"a tensor of {tensor.shape} {tensor.dtype} gave {flat.nbytes} bytes")
     step = 16 << 20
-    return (memoryview(flat[i : i + step]) for i in range(0, flat.nbytes, step))
+    return (flat[i : i + step].data for i in range(0, flat.nbytes, step))
 
 
 def _write_entry(archive: zipfile.ZipFile, name: str, chunks: Any) -> None:

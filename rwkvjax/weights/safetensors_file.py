@@ -158,7 +158,7 @@ def write_safetensors(file: Any, tensors: Tensors, metadata: dict[str, str] | No
             raise ValueError(
                 f"a tensor of {tensor.shape} {tensor.dtype} gave {values.nbytes} bytes"
             )
-        file.write(memoryview(values.reshape(-1).view(np.uint8)))
+        file.write(values.reshape(-1).view(np.uint8).data)
 
 
 def plan_shards(tensors: Tensors, max_bytes: int) -> list[Tensors]:
