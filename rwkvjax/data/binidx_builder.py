@@ -45,6 +45,11 @@ _JOURNAL_VERSION = 1
 _FILES = {"tokens": "tokens.bin", "items": "lengths.i32", "documents": "documents.i64"}
 
 
+def stats_path(path: str | os.PathLike[str]) -> Path:
+    """NAME.stats.json, what the maker of a token file has to say about it, if anything."""
+    return Path(os.fspath(binidx_paths(path)[0])[:-4] + ".stats.json")
+
+
 class BinidxBuilder:
     """Appends items and documents to a new token file; use as a context manager.
 
@@ -265,8 +270,12 @@ class BinidxBuilder:
 
     # --- finishing ---------------------------------------------------------------------------
 
-    def finish(self) -> None:
+    def finish(self, summary: dict[str, Any] | None = None) -> None:
         """Publishes NAME.bin and NAME.idx and removes `NAME.partial`.
+
+        Args:
+          summary: anything JSON can hold; published with them as NAME.stats.json. (A builder that
+            completes the `finish` of a killed one publishes the summary given there.)
 
         Raises:
           ValueError: items were added after the last document end.
@@ -276,6 +285,9 @@ class BinidxBuilder:
             self._flush()
             self._check_last_document()
             self._write_index()
+            if summary is not None:
+                text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+                write_text(self._partial / "stats.json", text)
             self._write_journal({}, complete=True)
         self._publish()
         self.close()
@@ -325,10 +337,14 @@ class BinidxBuilder:
             file.close()
         self._files = {}
         tokens, index = self._partial / _FILES["tokens"], self._partial / "index.idx"
+        summary = self._partial / "stats.json"
         if tokens.exists():
             self._idx_path.unlink(missing_ok=True)
+            stats_path(self._bin_path).unlink(missing_ok=True)
             sync_directory(self._idx_path.parent)
             replace_file(tokens, self._bin_path)
+        if summary.exists():
+            replace_file(summary, stats_path(self._bin_path))
         if index.exists():
             replace_file(index, self._idx_path)
 
