@@ -5,6 +5,9 @@ Each `wkvN` runs a sequence and each `wkvN_step` one token; both take the state 
 the state after. See the modules v4 ... v7 for the equations.
 """
 
+from rwkvjax.wkv.summary import Wkv6Summary as Wkv6Summary
+from rwkvjax.wkv.summary import combine as combine
+from rwkvjax.wkv.summary import wkv6_summary as wkv6_summary
 from rwkvjax.wkv.v4 import Wkv4State as Wkv4State
 from rwkvjax.wkv.v4 import wkv4 as wkv4
 from rwkvjax.wkv.v4 import wkv4_initial_state as wkv4_initial_state

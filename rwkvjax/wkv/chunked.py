@@ -237,9 +237,9 @@ def chunked_wkv(
 ) -> tuple[jax.Array, jax.Array]:
     """RWKV-5 (log_w [H, N]) or RWKV-6 (log_w [B, T, H, N]); see `wkv6` for the arguments.
 
-    Inputs keep their own dtype; every chunk is cast to `dtype` when it is read.
+    Inputs keep their own dtype; every chunk is cast to `dtype` when it is read. All of them vary
+    over the same manual mesh axes.
     """
-    r, k, v, log_w, u, state, reset = common.match_varying((r, k, v, log_w, u, state, reset))
     steps = r.shape[1]
     plan = make_plan(steps, chunk, dtype)
     state, cut = state.astype(dtype), None

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from rwkvjax.wkv import common
 
 EMPTY = -1e30  # the maximum over no exponent
+SEGMENT = 16  # steps run again per stored state in the backward pass
 
 
 class Wkv4State(NamedTuple):
@@ -120,7 +121,10 @@ def wkv4(
       state: sums before the first step; see `wkv4_initial_state`.
       reset: [B, T] bool; True where a new document starts: the state before that step is
         dropped, values and gradients alike.
-      impl: "scan" (step by step, the reference), "chunked" or "auto".
+      impl: "scan" (step by step, the reference), "chunked" (the same steps, with the backward
+        pass recomputing segments of 16: same numbers, less memory) or "auto" (= "chunked").
+        A step is a few operations per channel, so forms that combine stretches of time in
+        parallel do more work than they save on a CPU.
 
     Returns:
       (y [B, T, D] in the dtype of v, state). Everything is computed in float32, or in float64
@@ -135,8 +139,10 @@ def wkv4(
     common.check_choice(impl, None)
     reset = common.check_reset(reset, k.shape[:2])
     dtype, state = check(k, v, log_w, u, Wkv4State(*map(jnp.asarray, state)))
+    k, v, log_w, u, state, reset = common.match_varying((k, v, log_w, u, state, reset))
     k, log_w, u = (x.astype(dtype) for x in (k, log_w, u))
-    y, state = scan_wkv4(k, v.astype(dtype), log_w, u, state, reset)
+    segment = None if impl == "scan" else SEGMENT
+    y, state = scan_wkv4(k, v.astype(dtype), log_w, u, state, reset, segment)
     return y.astype(v.dtype), state
 
 
@@ -147,12 +153,12 @@ def scan_wkv4(
     u: jax.Array,
     state: Wkv4State,
     reset: jax.Array | None,
+    segment: int | None,
 ) -> tuple[jax.Array, Wkv4State]:
     """The recurrence step by step; all arrays already in the accumulation dtype."""
-    k, v, log_w, u, state = common.match_varying((k, v, log_w, u, state))
 
     def body(state: Wkv4State, xs: tuple) -> tuple[Wkv4State, jax.Array]:
         k_t, v_t, reset_t = xs
         return advance(drop(reset_t, state), k_t, v_t, log_w, u)
 
-    return common.scan_time(body, state, (k, v, reset))
+    return common.scan_time(body, state, (k, v, reset), segment)

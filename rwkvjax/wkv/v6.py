@@ -93,7 +93,6 @@ def scan_wkv(
     """
     constant = log_w.ndim == 2
     w = jnp.exp(log_w)
-    u, w = common.match_varying((u, w), like=(r, k, v, state))
 
     def body(state: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
         (r_t, k_t, v_t), w_t, reset_t = xs
@@ -160,6 +159,7 @@ def run(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, k, v, log_w)
+    r, k, v, log_w, u, state, reset = common.match_varying((r, k, v, log_w, u, state, reset))
     if impl == "scan" or (impl == "auto" and r.shape[1] < SHORTEST_CHUNKED):
         r, k, log_w, u, state = (x.astype(dtype) for x in (r, k, log_w, u, state))
         y, state = scan_wkv(r, k, v.astype(dtype), log_w, u, state, reset)

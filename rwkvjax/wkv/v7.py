@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 from rwkvjax.wkv import common
 
+SEGMENT = 16  # steps run again per stored state in the backward pass
+
 
 def advance(
     state: jax.Array,
@@ -126,8 +128,10 @@ def wkv7(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, w_log, k, v, kappa, a)
+    state = common.match_varying(state, like=(r, w_log, k, v, kappa, a, reset))
     r, w_log, k, kappa, a, state = (x.astype(dtype) for x in (r, w_log, k, kappa, a, state))
-    y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset)
+    segment = None if impl == "scan" else SEGMENT
+    y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset, segment)
     return y.astype(v.dtype), state
 
 
@@ -140,6 +144,7 @@ def scan_wkv7(
     a: jax.Array,
     state: jax.Array,
     reset: jax.Array | None,
+    segment: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     """The recurrence step by step; all float arrays already in the accumulation dtype."""
 
@@ -147,4 +152,4 @@ def scan_wkv7(
         inputs_t, reset_t = xs
         return advance(common.over_reset(reset_t, 0.0, state), *inputs_t)
 
-    return common.scan_time(body, state, ((r, jnp.exp(w_log), k, v, kappa, a), reset))
+    return common.scan_time(body, state, ((r, jnp.exp(w_log), k, v, kappa, a), reset), segment)
