@@ -241,7 +241,8 @@ def print_table(rows: list[dict]) -> None:
     """The rows for people, on standard error so that standard output stays JSON lines."""
     for row in rows:
         if row["measure"] == "load":
-            numbers = f"{row['cpu_s']:8.3f} CPU s {row['wall_s']:8.3f} s wall {row['resident_mb']:6.1f} MB"
+            numbers = f"{row['cpu_s']:8.3f} CPU s {row['wall_s']:8.3f} s wall"
+            numbers += f" {row['resident_mb']:6.1f} MB resident"
         elif row["measure"] == "tables":
             numbers = f"{row['compiled_mb']:8.2f} MB compiled {row['numpy_mb']:8.2f} MB NumPy"
         else:

@@ -17,6 +17,7 @@ from rwkvjax.tokenizers.stream import encode_blocks
 from rwkvjax.tokenizers.vocab import NUM_IDS, WORLD_DIGEST, Vocabulary, load_vocabulary
 
 _PARALLEL_BYTES = 1 << 20  # shorter texts are encoded by one thread
+_PARTS_PER_THREAD = 4
 
 
 class WorldTokenizer:
@@ -115,8 +116,9 @@ class WorldTokenizer:
         address = array.ctypes.data
         if array.size < _PARALLEL_BYTES or self._threads == 1:
             return coder.encode_at(address, array.size)
-        cuts = find_cuts(self._cut_pairs, array, self._threads)
-        with ThreadPoolExecutor(len(cuts) - 1) as pool:
+        # More parts than threads: a thread on a busy core does fewer of them.
+        cuts = find_cuts(self._cut_pairs, array, _PARTS_PER_THREAD * self._threads)
+        with ThreadPoolExecutor(self._threads) as pool:
             jobs = [
                 pool.submit(coder.encode_at, address + start, stop - start)
                 for start, stop in zip(cuts, cuts[1:], strict=False)
