@@ -64,9 +64,7 @@ def plain_rwkv7(r, w, k, v, kk, a, **_):
 def plain_norm(self, x, *_, **__):
     """GroupNorm over the last axis, of any number of leading ones."""
     flat = x.reshape(-1, x.shape[-1])
-    normed = torch.nn.functional.group_norm(
-        flat, self.num_groups, self.weight, self.bias, self.eps
-    )
+    normed = torch.nn.functional.group_norm(flat, self.num_groups, self.weight, self.bias, self.eps)
     return normed.reshape(x.shape)
 
 
