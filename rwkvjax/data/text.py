@@ -3,7 +3,8 @@
 
 A text file is one document, or several if a separator is given: a line that holds nothing else
 (TinyStories, for instance, uses "<|endoftext|>"). Line ends and all other characters are kept. A
-JSONL file has one JSON object with a text field on each line that is not blank.
+JSONL file has one JSON object with a text field on each line that is not blank. One document at a
+time is held in memory.
 """
 
 from __future__ import annotations

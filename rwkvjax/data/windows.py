@@ -355,8 +355,8 @@ class SequentialWindows:
         starts = np.minimum(indices, len(self)) * self.ctx - self._shift
         continued = indices > 0 if self._carry else None
         batch = stream_examples(self._store, starts, self._format, continued, self._bos)
+        # Past the end at most the last token is read, without a target.
         batch["tokens"][indices >= len(self)] = self._format.pad
-        batch["loss_mask"][indices >= len(self)] = 0
         return batch
 
 
