@@ -92,15 +92,12 @@ def test_content_and_statistics(corpus):
     assert left == ["a.txt", "b.jsonl", "c", "out.bin", "out.idx", "out.stats.json"]
 
 
-def test_chunks_and_workers_do_not_change_a_byte(corpus, tmp_path):
+def test_the_size_of_chunks_does_not_change_a_byte(corpus, tmp_path):
     prepare(corpus, silent)
-    for name, changes in (
-        ("one", {"chunk_bytes": 1}),
-        ("odd", {"chunk_bytes": 97}),
-        ("two", {"chunk_bytes": 200, "workers": 2, "verify": True}),
-    ):
-        prepare(dataclasses.replace(corpus, output=str(tmp_path / name), **changes), silent)
-        assert content(tmp_path / name) == content(corpus.output)
+    for size in (1, 97):
+        name = str(tmp_path / f"chunks{size}")
+        prepare(dataclasses.replace(corpus, output=name, chunk_bytes=size), silent)
+        assert content(name) == content(corpus.output)
 
 
 def test_without_end_of_document(corpus):
@@ -165,9 +162,13 @@ def test_interruption_anywhere_gives_the_same_bytes(
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
+# The pipeline needs no JAX. A bare package in the place of `rwkvjax`, whose __init__ imports the
+# models, shows that, and lets the many processes of these tests start in a fraction of the time.
 DRIVER = """
-import dataclasses, json, sys
+import json, sys, types
 sys.path.insert(0, sys.argv[1])
+sys.modules["rwkvjax"] = types.ModuleType("rwkvjax")
+sys.modules["rwkvjax"].__path__ = [sys.argv[1] + "/rwkvjax"]
 from rwkvjax.data.prepare import PrepareOptions, prepare
 from rwkvjax.data.text import ReadOptions
 
@@ -175,6 +176,7 @@ if __name__ == "__main__":
     fields = json.loads(sys.argv[2])
     fields["read"], fields["inputs"] = ReadOptions(**fields["read"]), tuple(fields["inputs"])
     prepare(PrepareOptions(**fields))
+assert "jax" not in sys.modules
 """
 
 
@@ -187,6 +189,7 @@ def test_killed_process_resumes_to_the_same_bytes(tmp_path, workers, kills):
         output=str(tmp_path / "out"),
         tokenizer="byte",
         workers=workers,
+        verify=True,
         chunk_bytes=8000,
         checkpoint_seconds=0,
     )
