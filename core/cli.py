@@ -68,6 +68,39 @@ def run(main: Callable[[Any, str], None]) -> None:
     app.run(guarded)
 
 
+def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, doc: str) -> None:
+    """Runs a binary that has its own set of flags.
+
+    Such binaries keep their flags out of the global `flags.FLAGS`, so that several of them can be
+    imported into one process (tests, notebooks).
+
+    Args:
+      main: called with the parsed flags.
+      values: the binary's flags.
+      doc: its docstring, shown by --help.
+    """
+    if "help" not in values:
+        flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        extra = values(sys.argv)[1:]
+        if extra:
+            raise flags.Error(f"unexpected arguments {extra}")
+        if values["help"].value:
+            print(f"{doc}\n{values.get_help()}")
+            return
+        values.validate_all_flags()
+        main(values)
+    except flags.Error as error:
+        print(f"error: {error}\nTry --help.", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except _user_errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def _user_errors() -> tuple[type[BaseException], ...]:
     from core.checkpoint import CheckpointError
 

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.orthogonal import random_orthonormal
+
 PyTree = Any
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
@@ -75,41 +77,63 @@ zeros = Constant(0.0)
 ones = Constant(1.0)
 
 
+class Random:
+    """An initialiser that scales a standard draw.
+
+    Draws of one kind and shape are made together (`init`), because compiling each costs far more
+    than computing it.
+    """
+
+    scale: float
+
+    @staticmethod
+    def draw(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Standard draws [len(keys), *shape], float32, one for each key."""
+        raise NotImplementedError
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return (self.scale * self.draw(key[None], shape)[0]).astype(dtype)
+
+
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(Random):
     """Uniform on (-scale, scale)."""
 
     scale: float
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -self.scale, self.scale)
+    @staticmethod
+    def draw(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """See `Random.draw`."""
+        one = lambda key: jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
+        return jax.vmap(one)(keys)
 
 
 @dataclasses.dataclass(frozen=True)
-class Normal:
-    """Zero-mean Gaussian with standard deviation `std`."""
+class Normal(Random):
+    """Zero-mean Gaussian with standard deviation `scale`."""
 
-    std: float
+    scale: float
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return self.std * jax.random.normal(key, shape, dtype)
+    @staticmethod
+    def draw(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """See `Random.draw`."""
+        return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 @dataclasses.dataclass(frozen=True)
-class Orthogonal:
-    """Random (semi-)orthogonal matrix times `gain`; the last two dimensions form the matrix."""
+class Orthogonal(Random):
+    """Random (semi-)orthogonal matrix times the gain `scale`."""
 
-    gain: float = 1.0
+    scale: float = 1.0
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        rows, cols = shape[-2:]
-        gaussian = jax.random.normal(key, (*shape[:-2], max(rows, cols), min(rows, cols)))
-        q, r = jnp.linalg.qr(gaussian)
-        # The sign correction makes the distribution uniform (Haar) over orthogonal matrices.
-        q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
-        if rows < cols:
-            q = jnp.swapaxes(q, -1, -2)
-        return (self.gain * q).astype(dtype)
+    @staticmethod
+    def draw(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """See `Random.draw`; shape [rows, cols]."""
+        rows, cols = shape
+        # One after the other: a whole stack at once would need several times its memory.
+        draw = lambda key: random_orthonormal(key, max(shape), min(shape))
+        q = jax.lax.map(draw, keys)
+        return jnp.swapaxes(q, -1, -2) if rows < cols else q
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +160,9 @@ class _Stacked:
     inits: tuple[Initializer, ...]
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        first = self.inits[0]
-        if isinstance(first, Values) and all(isinstance(i, Values) for i in self.inits):
-            stacked = np.stack([np.reshape(i.values, shape[1:]) for i in self.inits])  # type: ignore[attr-defined]
-            return jnp.asarray(stacked, dtype)
         keys = jax.random.split(key, shape[0])
-        if all(init == first for init in self.inits):
-            return jax.vmap(lambda k: first(k, shape[1:], dtype))(keys)
-        return jnp.stack(
-            [init(k, shape[1:], dtype) for init, k in zip(self.inits, keys, strict=True)]
-        )
+        values = [init(k, shape[1:], dtype) for init, k in zip(self.inits, keys, strict=True)]
+        return jnp.stack(values)
 
 
 def stack(layers: Sequence[PyTree], axis_name: str = "layers") -> PyTree:
@@ -215,10 +232,49 @@ def _path_key(key: jax.Array, path: str) -> jax.Array:
 
 def init(specs: PyTree, key: jax.Array) -> PyTree:
     """Draws initial values for a specification tree (jit-able; a pure function of `key`)."""
-    return map_with_path(
-        lambda path, spec: spec.init(_path_key(key, path), spec.shape, jnp.dtype(spec.dtype)),
-        specs,
-    )
+    values: dict[str, Any] = {}
+    families: dict[tuple[type[Random], tuple[int, ...]], list[str]] = {}
+    by_path = dict(flatten(specs))
+    for path, spec in by_path.items():
+        inits, shape = _slices(spec)
+        if isinstance(inits[0], Random):
+            families.setdefault((type(inits[0]), shape), []).append(path)
+        elif isinstance(inits[0], Constant | Values):
+            rows = [np.broadcast_to(_fixed(i), (math.prod(shape),)) for i in inits]
+            values[path] = jnp.asarray(np.reshape(rows, spec.shape), spec.dtype)
+        else:
+            values[path] = spec.init(_path_key(key, path), spec.shape, jnp.dtype(spec.dtype))
+    for (kind, shape), paths in families.items():
+        values.update(_draw_family(kind, shape, {p: by_path[p] for p in paths}, key))
+    return unflatten(values)
+
+
+def _slices(spec: ParamSpec) -> tuple[tuple[Initializer, ...], tuple[int, ...]]:
+    """The initialisers of a parameter's slices, and the shape of one slice."""
+    if isinstance(spec.init, _Stacked):
+        return spec.init.inits, spec.shape[1:]
+    return (spec.init,), spec.shape
+
+
+def _fixed(init: Initializer) -> np.ndarray:
+    assert isinstance(init, Constant | Values)
+    return np.asarray(init.value) if isinstance(init, Constant) else np.ravel(init.values)
+
+
+def _draw_family(
+    kind: type[Random], shape: tuple[int, ...], specs: Mapping[str, ParamSpec], key: jax.Array
+) -> dict[str, jax.Array]:
+    """Values of all parameters whose slices have one kind of draw and one shape."""
+    inits = {path: _slices(spec)[0] for path, spec in specs.items()}
+    keys = [jax.random.split(_path_key(key, path), len(i)) for path, i in inits.items()]
+    drawn = kind.draw(jnp.concatenate(keys), shape)
+    values, start = {}, 0
+    for path, spec in specs.items():
+        scales = np.array([i.scale for i in inits[path]], np.float32)  # type: ignore[attr-defined]
+        part = drawn[start : start + len(scales)] * scales.reshape(-1, *(1,) * len(shape))
+        values[path] = part.reshape(spec.shape).astype(spec.dtype)
+        start += len(scales)
+    return values
 
 
 def abstract(specs: PyTree) -> PyTree:

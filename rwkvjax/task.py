@@ -160,6 +160,7 @@ class LanguageModelTask:
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over one held-out batch."""
         losses, mask, _, _ = self._losses(params, (), batch)
+        mask = mask * batch["valid"][:, None]
         lengths = jnp.asarray(self._token_bytes)[batch["tokens"][:, 1:]]
         return {
             "nats": (losses * mask).sum(),

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to a training run of a language model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import config as config_lib
+from core import optim, sharding
+from core.loop import TrainConfig, Trainer
+from rwkvjax.config import SIZES, Config, get_config
+from rwkvjax.data import BinidxWindows, PackedDocuments, ReadOptions, sequential_windows
+from rwkvjax.data.corpus import open_corpus
+from rwkvjax.optim import group_fn
+from rwkvjax.task import LanguageModelTask, TaskConfig
+from rwkvjax.tokenizers import Tokenizer, get_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut into windows.
+
+    Attributes:
+      train, heldout: inputs; text files, folders, patterns, "stdlib:train", or one binidx file.
+      tokenizer: "byte", "world", or a vocabulary file.
+      context: tokens predicted in each window (T).
+      packing: "concat" (documents one after the other, state reset between them), "best_fit"
+        (windows filled with whole documents), or "windows" (the official way: no resets).
+      order: "shuffled", "sequential", or "magic_prime" (only for "windows").
+      heldout_tokens: evaluate on the first so many held-out tokens; 0 for all.
+      eval_batch_size: windows in one evaluation batch; 0 takes the training batch.
+      field: JSONL field that holds the text.
+    """
+
+    train: tuple[str, ...]
+    heldout: tuple[str, ...] = ()
+    tokenizer: str = "byte"
+    context: int = 256
+    packing: str = "concat"
+    order: str = "shuffled"
+    heldout_tokens: int = 0
+    eval_batch_size: int = 0
+    field: str = "text"
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """Continuations printed at the end of a run."""
+
+    prompts: tuple[str, ...] = ()
+    tokens: int = 200
+    temperature: float = 0.8
+    top_p: float = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file."""
+
+    model: Config
+    data: DataConfig
+    train: TrainConfig
+    optimizer: optim.AdamWConfig = optim.AdamWConfig()
+    task: TaskConfig = TaskConfig()
+    sample: SampleConfig = SampleConfig()
+
+
+def build_config(values: Any) -> RunConfig:
+    """Checks a ConfigDict and completes its model block.
+
+    `model.size` names a published size whose fields the other keys of the block replace;
+    `model.vocab_size` follows the tokenizer where it is not given.
+    """
+    blocks: dict[str, Any] = dict(values.to_dict() if hasattr(values, "to_dict") else values)
+    data = config_lib.build(DataConfig, blocks.get("data"), "config.data")
+    blocks["model"] = _model(dict(blocks.get("model") or {}), data.tokenizer)
+    return config_lib.build(RunConfig, {**blocks, "data": data})
+
+
+def _model(block: dict[str, Any], tokenizer: str) -> Config:
+    size = block.pop("size", "")
+    vocab = block.pop("vocab_size", 0) or get_tokenizer(tokenizer).vocab_size
+    if size and size not in SIZES:
+        raise config_lib.ConfigError(
+            f"config.model.size: unknown size {size!r}, expected one of {', '.join(SIZES)}"
+        )
+    base = config_lib.to_dict(get_config(size)) if size else {}
+    return config_lib.build(Config, {**base, **block, "vocab_size": vocab}, "config.model")
+
+
+def train_source(cfg: DataConfig, tokenizer: Tokenizer, train: TrainConfig, carry: bool) -> Any:
+    """The training windows; consecutive ones in each row if the state is carried."""
+    store = open_corpus(cfg.train, tokenizer, ReadOptions(field=cfg.field))
+    size = tokenizer.vocab_size
+    if carry:
+        return BinidxWindows(
+            store,
+            cfg.context,
+            "sequential",
+            streams=train.batch_size,
+            document_resets=cfg.packing != "windows",
+            vocab_size=size,
+        )
+    if cfg.packing == "windows":
+        seed = train.seed
+        return BinidxWindows(store, cfg.context, cfg.order, seed=seed, vocab_size=size)
+    return PackedDocuments(
+        store,
+        cfg.context,
+        packing=cfg.packing,
+        order=cfg.order,
+        seed=train.seed,
+        cross_document_loss=cfg.packing == "concat",
+        vocab_size=size,
+    )
+
+
+def heldout_source(cfg: DataConfig, tokenizer: Tokenizer) -> Any:
+    """The held-out windows, each token predicted once; None if no held-out data is named."""
+    if not cfg.heldout:
+        return None
+    options = ReadOptions(field=cfg.field)
+    store = open_corpus(cfg.heldout, tokenizer, options, cfg.heldout_tokens)
+    return sequential_windows(
+        store,
+        cfg.context,
+        document_resets=cfg.packing != "windows",
+        vocab_size=tokenizer.vocab_size,
+    )
+
+
+def token_lengths(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
+    """Bytes of each token id; ids without text (end of document, unused) count 0."""
+    lengths = np.zeros(vocab_size, np.float32)
+    for token in range(min(vocab_size, tokenizer.vocab_size)):
+        try:
+            lengths[token] = len(tokenizer.decode_bytes([token]))
+        except ValueError:  # an id that the vocabulary does not use
+            continue
+    return lengths
+
+
+def make_trainer(
+    cfg: RunConfig,
+    workdir: str | Path,
+    report: Callable[[str], None] | None = None,
+    init_params: Mapping[str, Any] | None = None,
+) -> Trainer:
+    """Builds data, task and optimiser of a run; compiles nothing yet."""
+    tokenizer = get_tokenizer(cfg.data.tokenizer)
+    if tokenizer.vocab_size > cfg.model.vocab_size:
+        raise config_lib.ConfigError(
+            f"config.model.vocab_size {cfg.model.vocab_size} is smaller than that of the"
+            f" {cfg.data.tokenizer} tokenizer, {tokenizer.vocab_size}"
+        )
+    mesh = sharding.make_mesh(dict(cfg.train.mesh))
+    task = LanguageModelTask(
+        cfg.model,
+        cfg.data.context,
+        cfg.task,
+        shard=sharding.make_shard(mesh, sharding.get_rules(cfg.train.sharding)),
+        eval_source=heldout_source(cfg.data, tokenizer),
+        eval_batch_size=cfg.data.eval_batch_size or cfg.train.batch_size,
+        token_bytes=token_lengths(tokenizer, cfg.model.vocab_size),
+    )
+    specs = task.param_specs()
+    return Trainer(
+        task,
+        optim.adamw(cfg.optimizer, specs, cfg.train.steps, group_fn(cfg.task.stage)),
+        train_source(cfg.data, tokenizer, cfg.train, cfg.task.carry_state),
+        cfg.train,
+        workdir,
+        run_config=config_lib.to_dict(cfg),
+        init_params=dict(init_params) if init_params is not None else None,
+        report=report,
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples continuations from any checkpoint.
+
+python -m rwkvjax.generate --checkpoint=runs/quickstart --prompt="def "
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from core import cli
+from rwkvjax.checkpoints import load_with_meta
+from rwkvjax.config import Config
+from rwkvjax.sample import Sampling, stream
+from rwkvjax.tokenizers import StreamDecoder, Tokenizer, get_tokenizer
+
+_FLAGS = flags.FlagValues()
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A run's workdir, one step of it, or a weights file.", flag_values=_FLAGS
+)
+_PROMPT = flags.DEFINE_string("prompt", "\n", "Text to continue.", flag_values=_FLAGS)
+_TOKENS = flags.DEFINE_integer("tokens", 200, "Tokens to draw.", 1, flag_values=_FLAGS)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Number of continuations.", 1, flag_values=_FLAGS)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "0 takes the most likely token.", 0.0, flag_values=_FLAGS
+)
+_TOP_P = flags.DEFINE_float("top_p", 0.85, "1 keeps all tokens.", 0.0, 1.0, flag_values=_FLAGS)
+_TOP_K = flags.DEFINE_integer("top_k", 0, "0 keeps all tokens.", 0, flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer",
+    "",
+    "byte, world or a vocabulary file; by default the run's own, or by vocabulary size.",
+    flag_values=_FLAGS,
+)
+
+
+def tokenizer_for(cfg: Config, meta: dict[str, Any], name: str = "") -> Tokenizer:
+    """The tokenizer a model was trained with: as named, as stored, or by vocabulary size."""
+    stored = meta.get("config", {}).get("data", {}).get("tokenizer", "")
+    by_size = {256: "byte", 65536: "world"}.get(cfg.vocab_size, "")
+    name = name or stored or by_size
+    if not name:
+        raise cli.UserError(
+            f"which tokenizer has {cfg.vocab_size} ids? Name it with --tokenizer=FILE"
+        )
+    return get_tokenizer(name)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Prints the prompt and its continuations as they are drawn."""
+    if not values.checkpoint:
+        raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
+    cfg, params, meta = load_with_meta(values.checkpoint)
+    tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+    prompt = values.prompt
+    tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]
+    if not tokens.size:
+        raise cli.UserError("the prompt is empty: give at least one character")
+    how = Sampling(values.temperature, values.top_p, values.top_k)
+    for number in range(values.samples):
+        if values.samples > 1:
+            print(f"--- {number + 1} of {values.samples}")
+        print(prompt, end="", flush=True)
+        decoder = StreamDecoder(tokenizer)
+        for new in stream(params, cfg, tokens, values.tokens, how, values.seed + number):
+            print("".join(decoder.push(int(t)) for t in new[0]), end="", flush=True)
+        print(decoder.flush())
+
+
+if __name__ == "__main__":
+    cli.program(main, _FLAGS, __doc__ or "")

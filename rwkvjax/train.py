@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a language model.
+
+    python -m rwkvjax.train --config=configs/rwkvjax/quickstart.py --workdir=runs/quickstart
+
+Started again with the same command, it resumes. The workdir receives config.json, metrics.jsonl,
+checkpoints/, loss.png and samples.txt.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import cli, files, plots
+from core import params as params_lib
+from core.loop import Trainer
+from rwkvjax import flops
+from rwkvjax.experiment import RunConfig, build_config, make_trainer
+from rwkvjax.sample import Sampling, generate
+from rwkvjax.tokenizers import get_tokenizer
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured, then writes the loss curve and prints continuations."""
+    cfg = build_config(config)
+    out = Path(workdir).expanduser().resolve()
+    main_process = jax.process_index() == 0
+    if main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        cli.write_run_info(out, cfg)
+    trainer = make_trainer(cfg, out)
+    if main_process:
+        print(describe(cfg, trainer), file=sys.stderr)
+    state = trainer.run()
+    params = state.ema if cfg.train.ema else state.params
+    samples = sample(cfg, params)
+    if main_process:
+        finish(cfg, out, samples)
+
+
+def describe(cfg: RunConfig, trainer: Trainer) -> str:
+    """A few lines about the run that is about to start."""
+    count = params_lib.count(trainer.specs)
+    data, train = cfg.data, cfg.train
+    tokens = train.steps * train.batch_size * data.context
+    return (
+        f"RWKV-{cfg.model.version}: {count:,} parameters, {cfg.model.layers} layers,"
+        f" width {cfg.model.dim}, vocabulary {cfg.model.vocab_size}\n"
+        f"data {', '.join(data.train)}: {trainer.source.num_tokens:,} {data.tokenizer} tokens\n"
+        f"{train.steps} steps of {train.batch_size} x {data.context} = {tokens:,} tokens,"
+        f" {flops.train_flops_per_token(cfg.model) * tokens:.3g} FLOP,"
+        f" mesh {dict(trainer.mesh.shape)}, {jax.devices()[0].device_kind}"
+    )
+
+
+def sample(cfg: RunConfig, params: Any) -> list[tuple[str, str]]:
+    """(prompt, continuation) for each prompt of the configuration."""
+    tokenizer = get_tokenizer(cfg.data.tokenizer)
+    how = Sampling(cfg.sample.temperature, cfg.sample.top_p)
+    results = []
+    for number, prompt in enumerate(cfg.sample.prompts):
+        tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]
+        new = generate(params, cfg.model, tokens, cfg.sample.tokens, how, seed=number)
+        results.append((prompt, tokenizer.decode(new[0])))
+    return results
+
+
+def finish(cfg: RunConfig, out: Path, samples: list[tuple[str, str]]) -> None:
+    """Writes the pictures and texts of a finished run."""
+    if samples:
+        rule = "-" * 72
+        text = "\n".join(f"{rule}\n{prompt}\033[1m{new}\033[0m" for prompt, new in samples)
+        plain = "\n".join(f"{rule}\n{prompt}{new}" for prompt, new in samples)
+        print(text if sys.stdout.isatty() else plain)
+        with files.atomic_write(out / "samples.txt", "w") as f:
+            f.write(plain + "\n")
+    title = f"RWKV-{cfg.model.version}, {cfg.model.layers} x {cfg.model.dim}"
+    held_out = ("eval/bits_per_byte", "held-out bits per byte")
+    plots.loss_curve(out / "metrics.jsonl", out / "loss.png", title, held_out=held_out)
+    print(f"\nresults in {out}: loss.png, samples.txt, metrics.jsonl, checkpoints/")
+
+
+if __name__ == "__main__":
+    cli.run(main)
