@@ -28,6 +28,7 @@ class Plan(NamedTuple):
 
     chunk: int  # steps per chunk, a power of two
     group: int  # chunks per stored state
+    steps: int  # real steps; the rest of the last chunk is padding
     dtype: jnp.dtype  # of all arithmetic and of the state
 
 
@@ -65,11 +66,22 @@ def write(buffer: jax.Array, part: jax.Array, index: jax.Array, plan: Plan) -> j
     return lax.dynamic_update_slice_in_dim(buffer, part, index * plan.chunk, axis=1)
 
 
+def is_whole(inputs: Inputs, plan: Plan) -> bool:
+    """True if no step is padding."""
+    return inputs.r.shape[1] == plan.steps
+
+
+def is_real(index: jax.Array, plan: Plan) -> jax.Array:
+    """[L, 1], True for the steps of chunk `index` that are not padding."""
+    return (index * plan.chunk + jnp.arange(plan.chunk) < plan.steps)[:, None]
+
+
 def read_chunk(inputs: Inputs, index: jax.Array, plan: Plan) -> Chunk:
     """Chunk `index` of all inputs."""
     if inputs.log_w.ndim == 2:
         w = jnp.exp(inputs.log_w.astype(plan.dtype))[:, None, :]
         w = jnp.broadcast_to(w, (w.shape[0], plan.chunk, w.shape[2]))
+        w = w if is_whole(inputs, plan) else jnp.where(is_real(index, plan), w, 1)
     else:
         w = jnp.exp(read(inputs.log_w, index, plan))
     cut = inputs.cut
@@ -112,6 +124,19 @@ def forward(
     return lax.fori_loop(0, groups, one_group, (y, state, states))
 
 
+def states_in_group(plan: Plan, inputs: Inputs, state: jax.Array, first: jax.Array) -> jax.Array:
+    """States before each chunk of the group that begins with chunk `first` in `state`."""
+
+    def body(i: jax.Array, carry: tuple) -> tuple:
+        state, states = carry
+        chunk = read_chunk(inputs, first + i, plan)
+        state = dyadic.advance_chunk(chunk.k, chunk.v, chunk.w, state, chunk.cut)
+        return state, lax.dynamic_update_index_in_dim(states, state, i + 1, axis=0)
+
+    states = jnp.broadcast_to(state, (plan.group, *state.shape))
+    return lax.fori_loop(0, plan.group - 1, body, (state, states))[1]
+
+
 class Gradients(NamedTuple):
     """Carry of the backward loop: gradients of the inputs, and of the state so far."""
 
@@ -147,40 +172,32 @@ def backward(
         new = dyadic.backward_chunk(
             *chunk[:5], state, chunk.cut, read(dy, index, plan), total.state
         )
+        if constant:
+            if not is_whole(inputs, plan):
+                new = new._replace(log_w=jnp.where(is_real(index, plan), new.log_w, 0))
+            log_w = total.log_w + new.log_w.sum(-2)
+        else:
+            log_w = write(total.log_w, new.log_w, index, plan)
         return Gradients(
             write(total.r, new.r, index, plan),
             write(total.k, new.k, index, plan),
             write(total.v, new.v, index, plan),
-            total.log_w + new.log_w.sum(-2)
-            if constant
-            else write(total.log_w, new.log_w, index, plan),
+            log_w,
             total.u + new.u.sum(-2),
             new.state,
         )
 
     def one_group(step: jax.Array, total: Gradients) -> Gradients:
         group = states.shape[0] - 1 - step
-        first, last = group * plan.group, plan.group - 1
-        state = lax.dynamic_index_in_dim(states, group, axis=0, keepdims=False)
+        first = group * plan.group
+        before = states_in_group(plan, inputs, states[group], first)
 
-        def recompute(i: jax.Array, carry: tuple) -> tuple:
-            state, inner = carry
-            inner = lax.dynamic_update_index_in_dim(inner, state, i, axis=0)
-            chunk = read_chunk(inputs, first + i, plan)
-            return dyadic.advance_chunk(chunk.k, chunk.v, chunk.w, state, chunk.cut), inner
-
-        inner = common.match_varying(
-            jnp.zeros((last, *state.shape), state.dtype), like=(inputs, states)
-        )
-        state, inner = lax.fori_loop(0, last, recompute, (state, inner))
-        total = one_chunk(first + last, state, total)
-
-        def earlier(i: jax.Array, total: Gradients) -> Gradients:
-            at = last - 1 - i
-            state = lax.dynamic_index_in_dim(inner, at, axis=0, keepdims=False)
+        def body(i: jax.Array, total: Gradients) -> Gradients:
+            at = plan.group - 1 - i
+            state = lax.dynamic_index_in_dim(before, at, axis=0, keepdims=False)
             return one_chunk(first + at, state, total)
 
-        return lax.fori_loop(0, last, earlier, total)
+        return lax.fori_loop(0, plan.group, body, total)
 
     return lax.fori_loop(0, states.shape[0], one_group, gradients)
 
@@ -221,7 +238,7 @@ def make_plan(steps: int, chunk: int, dtype: jnp.dtype) -> Plan:
     chunk = min(chunk, 1 << (steps - 1).bit_length())
     chunks = -(-steps // chunk)
     group = max(g for g in range(1, LARGEST_GROUP + 1) if chunks % g == 0)
-    return Plan(chunk, group, dtype)
+    return Plan(chunk, group, steps, dtype)
 
 
 def chunked_wkv(
@@ -247,7 +264,7 @@ def chunked_wkv(
         state = common.over_reset(reset[:, 0], 0, state)
         cut = jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))
     extra = -steps % plan.chunk
-    if extra:  # steps with no key and no decay change nothing
+    if extra:  # steps with no key and no decay change nothing; a constant decay is masked later
         pad = lambda x: jnp.pad(x, ((0, 0), (0, extra)) + ((0, 0),) * (x.ndim - 2))
         r, k, v = pad(r), pad(k), pad(v)
         log_w = log_w if log_w.ndim == 2 else pad(log_w)

@@ -62,7 +62,8 @@ def check_reset(reset: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | 
 
 def varying_axes(array: jax.Array) -> frozenset[str]:
     """Manual mesh axes over which `array` differs between devices; empty outside shard_map."""
-    return getattr(jax.typeof(array), "vma", frozenset())
+    kind = getattr(jax.typeof(array), "manual_axis_type", None)
+    return frozenset() if kind is None else frozenset(kind.varying)
 
 
 def match_varying(arrays: Any, like: Any = None) -> Any:
