@@ -145,8 +145,8 @@ def _finch(dim: int, layers: int) -> Config:
     return Config(version="6", dim=dim, layers=layers)
 
 
-def _goose(dim: int, layers: int) -> Config:
-    return Config(version="7", dim=dim, layers=layers)
+def _goose(dim: int, layers: int, gate_rank: int = 0) -> Config:
+    return Config(version="7", dim=dim, layers=layers, gate_rank=gate_rank)
 
 
 # Published sizes (and the two small Finch shapes of the family, which were not released).
@@ -169,9 +169,10 @@ SIZES: dict[str, Config] = {
     "finch-7b": _finch(4096, 32),
     "finch-14b": _finch(4096, 61),
     "goose-0.1b": _goose(768, 12),
-    "goose-0.4b": _goose(1024, 24),
+    "goose-0.4b": _goose(1024, 24, gate_rank=128),  # the one published size off the rule (160)
     "goose-1.5b": _goose(2048, 24),
     "goose-2.9b": _goose(2560, 32),
+    "goose-7.2b": _goose(4096, 32),
 }
 
 

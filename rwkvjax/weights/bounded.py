@@ -73,7 +73,13 @@ def stored_tensor(
         read_into(path, name, offset, array)
         return array
 
-    return Tensor(shape, dtype, read)
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        array = np.empty((stop - start, *shape[1:]), dtype)
+        row = math.prod(shape[1:]) * dtype.itemsize
+        read_into(path, name, offset + start * row, array)
+        return array
+
+    return Tensor(shape, dtype, read, read_rows if shape else None)
 
 
 def check_shape(name: str, shape: tuple[int, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,8 +26,10 @@ from rwkvjax.weights.source import (
     nest,
 )
 
-# Reading, checking and transposing overlap; each thread holds one tensor.
+# Reading, checking and transposing overlap; each thread holds one piece of a tensor.
 _THREADS = max(1, min(4, os.cpu_count() or 1))
+_PIECE_BYTES = 4 << 20
+_STRIP = 64
 
 Path = tuple[str, ...]
 # Receives the path and the finished array of one parameter, returns what goes into the tree.
@@ -154,17 +156,31 @@ def _assemble(
         if name not in source:  # only the unused value LoRA of the first RWKV-7 block gets here
             stacked[index] = 0
             return
-        values = source[name].read()
-        if check_finite and not all_finite(values):
-            raise WeightsError(f"{name} holds NaN or infinite values")
-        if entry.transposed:
-            copy_transposed(stacked[index], values.reshape(shape[::-1]))
-        else:
-            stacked[index] = values.reshape(shape)
+        target = stacked[index].T if entry.transposed else stacked[index]
+        for start, values in _pieces(source[name], target.shape):
+            if check_finite and not all_finite(values):
+                raise WeightsError(f"{name} holds NaN or infinite values")
+            if entry.transposed:
+                copy_transposed(stacked[index][:, start : start + len(values)], values)
+            elif target.ndim:
+                target[start : start + len(values)] = values
+            else:
+                target[...] = values
 
     for _ in pool.map(fill, range(len(rows))):
         pass
     return stacked if rows[0][2] is not None else stacked[0]
+
+
+def _pieces(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of a tensor viewed as `shape`, in pieces that fit a processor's cache."""
+    rows = max(_STRIP, _PIECE_BYTES * tensor.shape[0] // tensor.nbytes) if tensor.shape else 0
+    if tensor.read_rows is None or tensor.shape != shape or rows >= shape[0]:
+        yield 0, tensor.read().reshape(shape)
+        return
+    rows = rows // _STRIP * _STRIP
+    for start in range(0, shape[0], rows):
+        yield start, tensor.read_rows(start, min(start + rows, shape[0]))
 
 
 def official_tensors(config: Config, params: Mapping[str, Any]) -> Tensors:

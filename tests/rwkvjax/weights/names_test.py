@@ -9,6 +9,7 @@ import pytest
 import rwkvjax
 from core import params as params_lib
 from rwkvjax import weights
+from rwkvjax.weights import params as params_module
 from rwkvjax.weights.infer import infer
 from rwkvjax.weights.safetensors_file import write_safetensors
 from rwkvjax.weights.source import DTYPES, all_finite, in_memory
@@ -94,6 +95,33 @@ def test_published_sizes():
         shapes = {n: t.shape for n, t in weights.official_tensors(config, _hollow(specs)).items()}
         version, sizes = infer(shapes)
         assert (version, sizes["D"], sizes["L"]) == (config.version, config.dim, config.layers)
+
+
+def test_published_sizes_of_goose():
+    """Published counts leave out what the first block never uses: its value LoRA."""
+    for name, expected in {
+        "goose-0.1b": 191_034_624,
+        "goose-0.4b": 450_767_872,
+        "goose-1.5b": 1_527_404_544,
+        "goose-2.9b": 2_947_735_040,
+        "goose-7.2b": 7_199_141_888,
+    }.items():
+        config = rwkvjax.get_config(name)
+        unused = config.dim * (2 * config.resolved_value_rank + 1)
+        assert params_lib.count(rwkvjax.param_specs(config)) - unused == expected
+
+
+def test_reading_in_pieces(tmp_path, monkeypatch):
+    """Large matrices are read and transposed a few rows at a time."""
+    tensors = random_checkpoint("6", layers=2, dim=160, head_size=32, vocab_size=200, seed=3)
+    weights.write(tmp_path / "m.pth", in_memory(tensors), format="pth")
+    expected = weights.load(tmp_path / "m.pth")[1]
+    monkeypatch.setattr(params_module, "_PIECE_BYTES", 1)
+    got = weights.load(tmp_path / "m.pth")[1]
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    source = weights.open_weights(tmp_path / "m.pth").tensors["emb.weight"]
+    pieces = [start for start, _ in params_module._pieces(source, source.shape)]
+    assert pieces == [0, 64, 128, 192]
 
 
 def _hollow(specs):

@@ -86,4 +86,4 @@ def test_through_other_formats(unpacked, tmp_path):
     for path in (tmp_path / "model.pth", tmp_path / "fla"):
         again, params = weights.load(path)
         assert again == config
-        np.testing.assert_array_equal(_last_logits(again, params, list(b"abc")), before)
+        np.testing.assert_array_equal(_last_logits(again, params), before)
