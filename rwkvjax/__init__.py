@@ -8,23 +8,32 @@
     logits, state = rwkvjax.step(params, config, token, state)        # token [B]
 
 The functions are the same for every version (4, 5.x, 6, 7); `rwkvjax.wkv` holds the bare
-recurrences.
+recurrences. Names are imported at first use, so that programs that only need a tokenizer or the
+data tools do not wait for jax.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from core.version import __version__
-from rwkvjax import wkv
-from rwkvjax.checkpoints import load
-from rwkvjax.config import SIZES, Config, get_config
-from rwkvjax.model import apply, init, init_state, param_specs, step
-from rwkvjax.sample import Sampling, generate
+
+if TYPE_CHECKING:
+    from rwkvjax import wkv
+    from rwkvjax.checkpoints import load
+    from rwkvjax.config import SIZES, Config, get_config
+    from rwkvjax.model import apply, init, init_state, param_specs, step
+
+_HOMES = {
+    "load": "rwkvjax.checkpoints",
+    **dict.fromkeys(("SIZES", "Config", "get_config"), "rwkvjax.config"),
+    **dict.fromkeys(("apply", "init", "init_state", "param_specs", "step"), "rwkvjax.model"),
+}
 
 __all__ = [
     "SIZES",
     "Config",
-    "Sampling",
     "__version__",
     "apply",
-    "generate",
     "get_config",
     "init",
     "init_state",
@@ -33,3 +42,15 @@ __all__ = [
     "step",
     "wkv",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "wkv":
+        return importlib.import_module("rwkvjax.wkv")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'rwkvjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -47,11 +47,12 @@ def describe(cfg: RunConfig, trainer: Trainer) -> str:
     """A few lines about the run that is about to start."""
     count = params_lib.count(trainer.specs)
     data, train = cfg.data, cfg.train
+    size = getattr(trainer.source, "num_tokens", 0)
     tokens = train.steps * train.batch_size * data.context
     return (
         f"RWKV-{cfg.model.version}: {count:,} parameters, {cfg.model.layers} layers,"
         f" width {cfg.model.dim}, vocabulary {cfg.model.vocab_size}\n"
-        f"data {', '.join(data.train)}: {trainer.source.num_tokens:,} {data.tokenizer} tokens\n"
+        f"data {', '.join(data.train)}: {size:,} {data.tokenizer} tokens\n"
         f"{train.steps} steps of {train.batch_size} x {data.context} = {tokens:,} tokens,"
         f" {flops.train_flops_per_token(cfg.model) * tokens:.3g} FLOP,"
         f" mesh {dict(trainer.mesh.shape)}, {jax.devices()[0].device_kind}"
