@@ -150,22 +150,29 @@ def write(
     _WRITERS[format](path, layout, config, shard_bytes, group_norm_eps)
     if verify:
         _verify(path, format, ordered)
-    eps_note = (
-        f"the model runs with group_norm_eps={group_norm_eps:g}, readers of this format use "
-        f"{OFFICIAL_GROUP_NORM_EPS:g}"
-    )
-    exotic = version != "4" and group_norm_eps != OFFICIAL_GROUP_NORM_EPS
-    notes = [eps_note] if exotic and format != "checkpoint" else []
-    if format == "fla" and version == "6":
-        notes.append(
-            "set attn.g_norm.eps = 64e-5 on every layer after loading; fla's default is 1e-5"
-        )
+    notes = _notes(format, version, sizes, group_norm_eps)
     pairs = Counter(
         (dtype_name(source[name].dtype), dtype_name(tensor.dtype))
         for name, tensor in ordered.items()
     )
     parameters = sum(int(np.prod(t.shape)) for t in ordered.values())
-    return Report(version, sizes, parameters, renamed, dict(pairs), tuple(notes))
+    return Report(version, sizes, parameters, renamed, dict(pairs), notes)
+
+
+def _notes(format: str, version: str, sizes: dict[str, int], eps: float) -> tuple[str, ...]:
+    """What the reader of the result has to know that the format cannot hold."""
+    notes = []
+    if version != "4" and eps != OFFICIAL_GROUP_NORM_EPS and format != "checkpoint":
+        notes.append(
+            f"the model runs with group_norm_eps={eps:g}, readers of this format use "
+            f"{OFFICIAL_GROUP_NORM_EPS:g}"
+        )
+    if version == "6" and format == "fla":
+        notes.append("set attn.g_norm.eps = 64e-5 on every layer after loading; fla's own is 1e-5")
+    usual = (64, 128) if sizes["D"] == 4096 else (32, 64)
+    if version == "6" and format == "hf" and (sizes["R"], sizes["P"]) != usual:
+        notes.append(f"Hugging Face's class has LoRA ranks {usual} built in, this model others")
+    return tuple(notes)
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

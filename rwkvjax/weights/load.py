@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def _read(path: Path) -> tuple[str, Tensors]:
         raise WeightsError(f"{path}: a file of {size} bytes holds no weights")
     if ggml.is_ggml(path):
         return "ggml", ggml.read_ggml(path)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or zipfile.is_zipfile(path):
+    if start[:4] == pth.ZIP_MAGIC or start[:1] == b"\x80":
         return "pth", pth.read_pth(path)
     (length,) = struct.unpack("<Q", start[:8])
     if start[8:9] == b"{" and length < size:

@@ -23,6 +23,7 @@ from rwkvjax.weights.source import DTYPES, Tensor, Tensors, WeightsError
 
 _MAX_PICKLE = 16 << 20  # a model of 14B parameters needs 0.3 MiB
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+ZIP_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 # Storage key -> (offset in the file, number of bytes).
@@ -36,8 +37,8 @@ def read_pth(path: str | os.PathLike[str]) -> Tensors:
       FileNotFoundError: no such file.
       WeightsError: not a PyTorch file, damaged, hostile, or already converted by the rwkv package.
     """
-    bounded.file_size(path)
-    content, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+    zipped = bounded.read_bytes(path, "the first bytes", 0, 4) == ZIP_MAGIC
+    content, places = _read_zip(path) if zipped else _read_legacy(path)
     return _tensors(path, _state_dict(path, content), places)
 
 
@@ -137,7 +138,7 @@ def _entry_range(path: Any, info: zipfile.ZipInfo) -> tuple[int, int]:
         raise WeightsError(f"{path}: {info.filename!r:.80} is encrypted")
     header = bounded.read_bytes(path, "a zip header", info.header_offset, _LOCAL_HEADER.size)
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    if magic != b"PK\x03\x04":
+    if magic != ZIP_MAGIC:
         raise WeightsError(f"{path}: damaged archive: no entry at byte {info.header_offset}")
     start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     bounded.check_range(path, info.filename[:80], start, info.file_size)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes small files with the original programs, for the readers to be tested on.
 
-Made with torch 2.13.0, safetensors 0.8.0 and gguf 0.19.0:
+Made with torch 2.13.0, safetensors 0.8.0, gguf 0.19.0, transformers 5.23.0 and rwkv 0.8.32:
 
     python tests/rwkvjax/golden/make_files.py             # from the root of the checkout
 
@@ -10,6 +10,7 @@ Made with torch 2.13.0, safetensors 0.8.0 and gguf 0.19.0:
   hostile.pth, hostile_legacy.pth    a pickle that would create a file when unpickled
   torch.safetensors      written by safetensors.torch
   quantised.npz          blocks quantised by the gguf package, and its own decoding of them
+  hf_rwkv4.npz           logits of transformers' RwkvForCausalLM from a folder that we exported
   time_state.npz         logits of the official package from a tuned initial state (v6)
 """
 
@@ -103,9 +104,27 @@ def write_time_state() -> None:
     np.savez_compressed(FILES / "time_state.npz", tokens=tokens, logits=logits.numpy())
 
 
+def write_hf() -> None:
+    """A v4 model of ours in transformers."""
+    from transformers import AutoModelForCausalLM
+
+    from rwkvjax import weights
+    from rwkvjax.weights.source import in_memory
+
+    tensors = random_checkpoint("4", layers=3, dim=64, seed=31)
+    tokens = np.arange(12) * 7 % 97
+    with tempfile.TemporaryDirectory() as folder:
+        weights.write(os.path.join(folder, "model"), in_memory(tensors), format="hf")
+        model = AutoModelForCausalLM.from_pretrained(os.path.join(folder, "model")).eval()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokens)[None]).logits[0].numpy()
+    np.savez_compressed(FILES / "hf_rwkv4.npz", tokens=tokens, logits=logits)
+
+
 if __name__ == "__main__":
     FILES.mkdir(exist_ok=True)
     write_pth()
     write_safetensors()
     write_quantised()
     write_time_state()
+    write_hf()

@@ -166,6 +166,16 @@ def test_logits_of_flash_linear_attention(files, tmp_path, version):
     np.testing.assert_allclose(logits[0], expected, atol=2e-5)
 
 
+def test_logits_of_transformers(files, tmp_path):
+    """An exported v4 folder gave these logits in RwkvForCausalLM (golden/make_files.py)."""
+    tensors = random_checkpoint("4", layers=3, dim=64, seed=31)
+    weights.write(tmp_path / "hf", in_memory(tensors), format="hf")
+    config, params = weights.load(tmp_path / "hf")
+    with np.load(files / "hf_rwkv4.npz") as golden:
+        logits, _ = rwkvjax.apply(params, config, golden["tokens"][None].astype(np.int32))
+        np.testing.assert_allclose(logits[0], golden["logits"], atol=2e-5)
+
+
 def test_old_layout_of_flash_linear_attention(regular):
     """The first RWKV-7 models of that library hold the six mixes in one tensor."""
     tensors = regular("7")

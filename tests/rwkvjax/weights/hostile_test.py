@@ -224,6 +224,13 @@ def test_zip_bombs(tmp_path):
         weights.open_weights(path)
 
 
+def test_archives_in_several_volumes(files, tmp_path):
+    """The zip library raises an error of its own for these, already when asked what a file is."""
+    data = bytearray((files / "zip.pth").read_bytes())
+    data[data.rfind(b"PK\x06\x07") + 16] = 9  # number of disks
+    assert not _attempt(tmp_path / "file", bytes(data))
+
+
 def _header(entries, data=b""):
     text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
     return struct.pack("<Q", len(text)) + text + data
