@@ -16,6 +16,7 @@ from core.loop import TrainConfig, Trainer
 from rwkvjax.config import SIZES, Config, get_config
 from rwkvjax.data import BinidxWindows, PackedDocuments, ReadOptions, sequential_windows
 from rwkvjax.data.corpus import open_corpus
+from rwkvjax.data.windows import ArrayTokens, TokenStore
 from rwkvjax.optim import group_fn
 from rwkvjax.task import LanguageModelTask, TaskConfig
 from rwkvjax.tokenizers import Tokenizer, get_tokenizer
@@ -32,6 +33,7 @@ class DataConfig:
       packing: "concat" (documents one after the other, state reset between them), "best_fit"
         (windows filled with whole documents), or "windows" (the official way: no resets).
       order: "shuffled", "sequential", or "magic_prime" (only for "windows").
+      heldout_fraction: without `heldout`, hold out this last part of the training tokens.
       heldout_tokens: evaluate on the first so many held-out tokens; 0 for all.
       eval_batch_size: windows in one evaluation batch; 0 takes the training batch.
       field: JSONL field that holds the text.
@@ -39,6 +41,7 @@ class DataConfig:
 
     train: tuple[str, ...]
     heldout: tuple[str, ...] = ()
+    heldout_fraction: float = 0.0
     tokenizer: str = "byte"
     context: int = 256
     packing: str = "concat"
@@ -46,6 +49,12 @@ class DataConfig:
     heldout_tokens: int = 0
     eval_batch_size: int = 0
     field: str = "text"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heldout_fraction < 1:
+            raise ValueError(f"heldout_fraction must be in [0, 1), got {self.heldout_fraction}")
+        if self.heldout and self.heldout_fraction:
+            raise ValueError("give either heldout inputs or a heldout_fraction, not both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +102,25 @@ def _model(block: dict[str, Any], tokenizer: str) -> Config:
     return config_lib.build(Config, {**base, **block, "vocab_size": vocab}, "config.model")
 
 
-def train_source(cfg: DataConfig, tokenizer: Tokenizer, train: TrainConfig, carry: bool) -> Any:
+def open_stores(cfg: DataConfig, tokenizer: Tokenizer) -> tuple[TokenStore, TokenStore | None]:
+    """(training tokens, held-out tokens or None)."""
+    options = ReadOptions(field=cfg.field)
+    train = open_corpus(cfg.train, tokenizer, options)
+    if cfg.heldout:
+        return train, open_corpus(cfg.heldout, tokenizer, options, cfg.heldout_tokens)
+    if not cfg.heldout_fraction:
+        return train, None
+    cut = round(train.num_tokens * (1 - cfg.heldout_fraction))
+    size = min(train.num_tokens - cut, cfg.heldout_tokens or train.num_tokens)
+    parts = (train.window(0, cut), train.window(cut, size))
+    first, second = (ArrayTokens([np.asarray(part)], train.dtype) for part in parts)
+    return first, second
+
+
+def train_windows(
+    store: TokenStore, cfg: DataConfig, train: TrainConfig, vocab_size: int, carry: bool
+) -> Any:
     """The training windows; consecutive ones in each row if the state is carried."""
-    store = open_corpus(cfg.train, tokenizer, ReadOptions(field=cfg.field))
-    size = tokenizer.vocab_size
     if carry:
         return BinidxWindows(
             store,
@@ -104,11 +128,11 @@ def train_source(cfg: DataConfig, tokenizer: Tokenizer, train: TrainConfig, carr
             "sequential",
             streams=train.batch_size,
             document_resets=cfg.packing != "windows",
-            vocab_size=size,
+            vocab_size=vocab_size,
         )
     if cfg.packing == "windows":
         seed = train.seed
-        return BinidxWindows(store, cfg.context, cfg.order, seed=seed, vocab_size=size)
+        return BinidxWindows(store, cfg.context, cfg.order, seed=seed, vocab_size=vocab_size)
     return PackedDocuments(
         store,
         cfg.context,
@@ -116,22 +140,16 @@ def train_source(cfg: DataConfig, tokenizer: Tokenizer, train: TrainConfig, carr
         order=cfg.order,
         seed=train.seed,
         cross_document_loss=cfg.packing == "concat",
-        vocab_size=size,
+        vocab_size=vocab_size,
     )
 
 
-def heldout_source(cfg: DataConfig, tokenizer: Tokenizer) -> Any:
-    """The held-out windows, each token predicted once; None if no held-out data is named."""
-    if not cfg.heldout:
+def heldout_windows(store: TokenStore | None, cfg: DataConfig, vocab_size: int) -> Any:
+    """The held-out windows, each token predicted once; None if nothing is held out."""
+    if store is None:
         return None
-    options = ReadOptions(field=cfg.field)
-    store = open_corpus(cfg.heldout, tokenizer, options, cfg.heldout_tokens)
-    return sequential_windows(
-        store,
-        cfg.context,
-        document_resets=cfg.packing != "windows",
-        vocab_size=tokenizer.vocab_size,
-    )
+    resets = cfg.packing != "windows"
+    return sequential_windows(store, cfg.context, document_resets=resets, vocab_size=vocab_size)
 
 
 def token_lengths(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
@@ -158,13 +176,15 @@ def make_trainer(
             f"config.model.vocab_size {cfg.model.vocab_size} is smaller than that of the"
             f" {cfg.data.tokenizer} tokenizer, {tokenizer.vocab_size}"
         )
+    train, heldout = open_stores(cfg.data, tokenizer)
+    size = tokenizer.vocab_size
     mesh = sharding.make_mesh(dict(cfg.train.mesh))
     task = LanguageModelTask(
         cfg.model,
         cfg.data.context,
         cfg.task,
         shard=sharding.make_shard(mesh, sharding.get_rules(cfg.train.sharding)),
-        eval_source=heldout_source(cfg.data, tokenizer),
+        eval_source=heldout_windows(heldout, cfg.data, size),
         eval_batch_size=cfg.data.eval_batch_size or cfg.train.batch_size,
         token_bytes=token_lengths(tokenizer, cfg.model.vocab_size),
     )
@@ -172,7 +192,7 @@ def make_trainer(
     return Trainer(
         task,
         optim.adamw(cfg.optimizer, specs, cfg.train.steps, group_fn(cfg.task.stage)),
-        train_source(cfg.data, tokenizer, cfg.train, cfg.task.carry_state),
+        train_windows(train, cfg.data, cfg.train, size, cfg.task.carry_state),
         cfg.train,
         workdir,
         run_config=config_lib.to_dict(cfg),
