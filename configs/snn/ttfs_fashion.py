@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fashion-MNIST, fully connected 784-800-10, trained as a B1 TTFS network.
+
+python -m snn.train --config=configs/snn/ttfs_fashion.py --workdir=runs/ttfs_fashion
+
+Uses the complete set of the Debian package dataset-fashion-mnist where it is installed.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "task": "ttfs",
+            "model": {"architecture": "mlp", "hidden": (800,), "classes": 10},
+            "data": {"name": "fashion_mnist", "augment": {"flip": True}},
+            "loss": {"dropout": 0.2, "activity": 1e-4},
+            "optimizer": {
+                "learning_rate": 1.5e-3,
+                "final_learning_rate": 1e-5,
+                "warmup_steps": 100,
+                "beta2": 0.999,
+            },
+            "train": {
+                "steps": 7200,
+                "batch_size": 250,
+                "ema": 0.999,
+                "log_every": 60,
+                "eval_every": 1200,
+                "save_every": 2400,
+                "keep": 1,
+            },
+        }
+    )

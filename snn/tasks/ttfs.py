@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of TTFS classifiers: task, configuration and data of one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from core import config as config_lib
+from core import optim
+from core import params as params_lib
+from core.params import Normal, ParamSpec, zeros
+from core.task import Aux, PyTree, TrainConfig
+from snn.ttfs import effects as effects_lib
+from snn.ttfs import fuse, images, relu
+from snn.ttfs import network as net
+
+ARCHITECTURES = ("mlp", "lenet", "vgg")
+INITS = ("he", "glorot", "alpha1_smart")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+      architecture: "mlp", "lenet" (5 x 5 convolutions, each pooled) or "vgg" (blocks of 3 x 3).
+      channels: channels of lenet's convolutions, or of each block of vgg.
+      hidden: widths of the dense layers before the read-out.
+      classes: outputs.
+      rule: "b1" or "alpha1".
+      init: "he", "glorot", or "alpha1_smart" (draws the effective weights, see `SmartAlpha1`).
+      batch_norm: "before" or "after" the ReLU: only for `snn.tasks.relu`, which trains the ReLU
+        network; empty for spiking networks, which have none.
+    """
+
+    architecture: str = "mlp"
+    channels: tuple[Any, ...] = ()
+    hidden: tuple[int, ...] = (600,)
+    classes: int = 10
+    rule: str = "b1"
+    init: str = "he"
+    batch_norm: str = ""
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES or self.init not in INITS:
+            raise ValueError(
+                f"architecture must be one of {ARCHITECTURES} and init one of {INITS}, got"
+                f" {self.architecture!r} and {self.init!r}"
+            )
+        if self.rule not in ("b1", "alpha1"):
+            raise ValueError(f"rule must be b1 or alpha1 for training, got {self.rule!r}")
+
+    def layers(self) -> tuple[relu.ReluLayer, ...]:
+        """The ReLU network of the same shape."""
+        if self.architecture == "mlp":
+            return relu.mlp(self.hidden, self.classes)
+        if self.architecture == "lenet":
+            return relu.lenet(self.channels, self.hidden, self.classes)
+        return relu.vgg(self.channels, self.hidden, self.classes, self.batch_norm)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Images.
+
+    Attributes:
+      name: see `images.DATASETS`.
+      train_examples, test_examples: use the first so many; 0 for all.
+      augment: changes of training images.
+      eval_batch_size: rows of an evaluation batch.
+    """
+
+    name: str = "mnist"
+    train_examples: int = 0
+    test_examples: int = 0
+    augment: images.Augment = images.Augment()
+    eval_batch_size: int = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Loss and spiking behaviour.
+
+    Attributes:
+      semantics: "ideal" or "clip"; see `snn.ttfs.network`.
+      window: initial Delta of every layer.
+      growth: gamma of the adaptive windows, Delta <- max(Delta, gamma * largest lead time).
+      activity: weight of the mean lead time of the hidden neurons (L1), which makes spikes rare.
+      dropout: rate on the lead times of hidden dense layers.
+      label_smoothing: of the cross-entropy.
+      effects: imperfect hardware in training.
+      init_from: model.safetensors of a mapped or trained network to fine-tune.
+    """
+
+    semantics: str = "ideal"
+    window: float = 30.0
+    growth: float = 10.0
+    activity: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    effects: effects_lib.Effects = effects_lib.Effects()
+    init_from: str = ""
+
+    def __post_init__(self) -> None:
+        if self.semantics not in ("ideal", "clip"):
+            raise ValueError(f"semantics must be ideal or clip for training, got {self.semantics}")
+        if self.window <= 0 or self.growth < 1:
+            raise ValueError(f"window must be positive and growth at least 1: {self}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file."""
+
+    task: str
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    loss: TaskConfig = TaskConfig()
+    optimizer: optim.AdamWConfig = optim.AdamWConfig()
+
+
+def build_config(values: Any) -> RunConfig:
+    """Checks a ConfigDict."""
+    return config_lib.build(RunConfig, values)
+
+
+# --- initial values -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class SmartAlpha1:
+    """J = w / (1 - sum w) for He-initialised w, so that the effective weight J / S is w.
+
+    Feasible only where sum w < 1; other neurons are scaled down to sum w = cap.
+    """
+
+    scale: float
+    cap: float = 0.9
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        w = self.scale * jax.random.normal(key, shape, dtype)
+        total = w.sum(axis=tuple(range(len(shape) - 1)))
+        w = w * jnp.where(total > self.cap, self.cap / jnp.maximum(total, self.cap), 1.0)
+        return w / (1.0 - w.sum(axis=tuple(range(len(shape) - 1))))
+
+
+def param_specs(network: net.Network, init: str = "he") -> dict[str, dict[str, ParamSpec]]:
+    """Specifications of the parameters of a network."""
+    specs: dict[str, dict[str, ParamSpec]] = {}
+    for name, block in net.param_shapes(network).items():
+        specs[name] = {}
+        for key, shape in block.items():
+            if key == "bias":
+                specs[name][key] = ParamSpec(shape, ("neuron",), zeros)
+                continue
+            fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+            he = math.sqrt(2.0 / fan_in)
+            draw: Any = Normal(he)
+            if init == "glorot":
+                draw = params_lib.Uniform(math.sqrt(6.0 / (fan_in + fan_out)))
+            elif init == "alpha1_smart" and name != network.readout.name:
+                draw = SmartAlpha1(he)
+            axes = (None,) * (len(shape) - 2) + ("neuron_in", "neuron")[-min(len(shape), 2) :]
+            specs[name][key] = ParamSpec(shape, axes, draw)
+    return specs
+
+
+# --- the task -----------------------------------------------------------------------------------
+
+
+def spike_counts(network: net.Network, leads: Mapping[str, jax.Array]) -> tuple[jax.Array, int]:
+    """Spikes of the hidden layers of each example [B], and the number of hidden neurons."""
+    counts = jnp.asarray(0.0)
+    for layer in network.hidden:
+        x = leads[layer.name]
+        counts = counts + (x > 0).reshape(x.shape[0], -1).sum(axis=1)
+    return counts, sum(math.prod(layer.shape) for layer in network.hidden)
+
+
+class TtfsTask:
+    """Softmax cross-entropy on the logits of a TTFS network; the carry holds the windows."""
+
+    def __init__(
+        self,
+        network: net.Network,
+        cfg: TaskConfig,
+        init: str = "he",
+        white: float = 255.0,
+        eval_source: Any = None,
+        eval_batch_size: int = 500,
+    ):
+        self.network, self.cfg, self.init = network, cfg, init
+        self.white = white
+        self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
+        self.units = ("images", 1)
+
+    def param_specs(self) -> PyTree:
+        """See `Task.param_specs`."""
+        return param_specs(self.network, self.init)
+
+    def init_carry(self, batch_size: int) -> PyTree:
+        """Windows of the spiking layers."""
+        del batch_size
+        return {layer.name: jnp.asarray(self.cfg.window) for layer in self.network.hidden}
+
+    def carry_axes(self, carry: PyTree) -> PyTree:
+        """The windows are scalars."""
+        return jax.tree.map(lambda _: (), carry)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        """Lead times of uint8 images."""
+        return image.astype(jnp.float32) / self.white
+
+    def forward(
+        self, params: PyTree, windows: PyTree, x: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits and lead times, with the effects and dropout of training."""
+        cfg, network = self.cfg, self.network
+        if cfg.dropout:
+            return self._with_dropout(params, windows, x, key)
+        if not cfg.effects.none:
+            return effects_lib.run(network, params, x, windows, cfg.effects, key, cfg.semantics)
+        return net.closed_form(network, params, x, windows, cfg.semantics)
+
+    def _with_dropout(self, params: PyTree, windows: PyTree, x: jax.Array, key: jax.Array) -> Any:
+        leads = {net.INPUT: x}
+        for number, node in enumerate(self.network.nodes[:-1]):
+            if isinstance(node, net.Pool):
+                leads[node.name] = net.pool(node, leads[node.source])
+                continue
+            z = net.drive(node, params[node.name], leads)
+            window = windows[node.name]
+            value = net.rectify(node, params[node.name], z, window, self.cfg.semantics)
+            if len(node.shape) == 1:
+                keep = 1.0 - self.cfg.dropout
+                kept = jax.random.bernoulli(jax.random.fold_in(key, number), keep, value.shape)
+                value = jnp.where(kept, value / keep, 0.0)
+            leads[node.name] = value
+        last = self.network.readout
+        return net.drive(last, params[last.name], leads), leads
+
+    def loss(
+        self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Aux]]:
+        """See `Task.loss`; the windows grow as in arXiv 2306.08744 (adaptive t_max)."""
+        cfg = self.cfg
+        logits, leads = self.forward(params, carry, self.encode(batch["image"]), key)
+        loss = cross_entropy(logits, batch["label"], cfg.label_smoothing)
+        hidden = {layer.name: leads[layer.name] for layer in self.network.hidden}
+        spikes, neurons = spike_counts(self.network, leads)
+        aux = {
+            "accuracy": (logits.argmax(-1) == batch["label"]).mean(),
+            "spikes_per_neuron": spikes.mean() / neurons,
+        }
+        if cfg.activity:
+            total = sum(x.sum() / x.shape[0] for x in hidden.values())
+            loss = loss + cfg.activity * total
+        windows = carry
+        if cfg.semantics == "ideal" and cfg.effects.none:
+            largest = {k: jax.lax.stop_gradient(x).max() for k, x in hidden.items()}
+            windows = {k: jnp.maximum(w, cfg.growth * largest[k]) for k, w in carry.items()}
+        aux["latency"] = 1.0 + sum(windows.values())
+        return loss, (windows, aux)
+
+    def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Sums over the valid rows of a batch, without effects and with windows that never clip."""
+        x, valid = self.encode(batch["image"]), batch["valid"]
+        logits, leads = net.closed_form(self.network, params, x)
+        spikes, neurons = spike_counts(self.network, leads)
+        log_p = jax.nn.log_softmax(logits)
+        nll = -jnp.take_along_axis(log_p, batch["label"][:, None], axis=1)[:, 0]
+        return {
+            "correct": ((logits.argmax(-1) == batch["label"]) * valid).sum(),
+            "nll": (nll * valid).sum(),
+            "spikes": (spikes / neurons * valid).sum(),
+            "count": valid.sum(),
+        }
+
+    def eval_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Accuracy, cross-entropy (nats) and hidden spikes per neuron."""
+        n = sums["count"]
+        return {
+            "accuracy": sums["correct"] / n,
+            "cross_entropy": sums["nll"] / n,
+            "spikes_per_neuron": sums["spikes"] / n,
+        }
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Mean softmax cross-entropy in nats."""
+    log_p = jax.nn.log_softmax(logits)
+    true = jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return -((1.0 - smoothing) * true + smoothing * log_p.mean(axis=-1)).mean()
+
+
+def sources(cfg: DataConfig, seed: int) -> tuple[images.ImageSource, images.ImageSource, Any]:
+    """Training source, test source and the images themselves."""
+    data = images.load(cfg.name)
+    n, m = cfg.train_examples or len(data.train), cfg.test_examples or len(data.test)
+    train = images.ImageSource(data.train[:n], data.train_labels[:n], seed, cfg.augment)
+    test = images.ImageSource(data.test[:m], data.test_labels[:m], None)
+    return train, test, data
+
+
+def build_network(cfg: ModelConfig, input_shape: tuple[int, ...]) -> net.Network:
+    """The network of a configuration."""
+    return fuse.structure(cfg.layers(), input_shape).with_rule(cfg.rule)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training run of a TTFS network, and the report on what came out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import cli, files, optim, plots
+from core import config as config_lib
+from core import params as params_lib
+from core.loop import Trainer
+from snn.tasks import ttfs as task_lib
+from snn.ttfs import accounting, images, store, windows
+from snn.ttfs import network as net
+
+ZETA = 0.5
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured, trims the windows, writes the network and its report."""
+    cfg = task_lib.build_config(config)
+    out = Path(workdir).expanduser().resolve()
+    if jax.process_index() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        cli.write_run_info(out, cfg)
+    trainer, data = make_trainer(cfg, out)
+    if jax.process_index() == 0:
+        about = f"{cfg.data.name}: {data.note}; {params_lib.count(trainer.specs):,} parameters"
+        print(about, file=sys.stderr)
+    state = trainer.run()
+    params = jax.device_get(state.ema if cfg.train.ema else state.params)
+    if jax.process_index() == 0:
+        finish(cfg, trainer, params, data, out)
+
+
+def make_trainer(
+    cfg: task_lib.RunConfig, workdir: Path, report: Any = None
+) -> tuple[Trainer, images.Images]:
+    """Builds data, task and optimiser; compiles nothing yet."""
+    train, test, data = task_lib.sources(cfg.data, cfg.train.seed)
+    network, initial = task_lib.build_network(cfg.model, data.train.shape[1:]), None
+    if cfg.loss.init_from:
+        network, initial, _, _ = store.load(cfg.loss.init_from)
+        if network.input_shape != data.train.shape[1:]:
+            raise config_lib.ConfigError(
+                f"config.loss.init_from: that network takes {network.input_shape}, the data have"
+                f" {data.train.shape[1:]}"
+            )
+        initial = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), initial)
+    task = task_lib.TtfsTask(
+        network, cfg.loss, cfg.model.init, float(data.white), test, cfg.data.eval_batch_size
+    )
+    trainer = Trainer(
+        task,
+        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
+        train,
+        cfg.train,
+        workdir,
+        run_config=config_lib.to_dict(cfg),
+        init_params=initial,
+        report=report,
+    )
+    return trainer, data
+
+
+def lead_batches(pixels: np.ndarray, white: int, size: int = 500) -> Iterator[jax.Array]:
+    """Input lead times of images, batch by batch."""
+    for start in range(0, len(pixels), size):
+        yield jnp.asarray(images.encode(pixels[start : start + size].astype(np.float32), 0, white))
+
+
+def finish(
+    cfg: task_lib.RunConfig, trainer: Trainer, params: Any, data: images.Images, out: Path
+) -> None:
+    """Writes model.safetensors (windows trimmed to the training data), report.json, loss.png."""
+    network: net.Network = trainer.task.network  # type: ignore[attr-defined]
+    n = min(len(data.train), 10_000)
+    deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.white), ZETA)
+    extra = {"white": data.white, "data": cfg.data.name}
+    store.save(out / "model.safetensors", network, params, deltas, extra)
+    count = cfg.data.test_examples or len(data.test)
+    result = report(
+        network, params, deltas, data.test[:count], data.test_labels[:count], data.white
+    )
+    with files.atomic_write(out / "report.json", "w") as f:
+        json.dump(result, f, indent=2)
+    print(json.dumps(result, indent=2))
+    plots.loss_curve(
+        out / "metrics.jsonl",
+        out / "loss.png",
+        f"TTFS on {cfg.data.name}",
+        train=("loss", "training loss (nats)"),
+        held_out=("eval/accuracy", "test accuracy"),
+    )
+
+
+def report(
+    network: net.Network,
+    params: net.Params,
+    deltas: Mapping[str, float],
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    white: int,
+) -> dict[str, Any]:
+    """Accuracy without and with windows, their agreement, and the costs."""
+    run = jax.jit(
+        lambda p, x: (
+            net.closed_form(network, p, x)[0].argmax(-1),
+            net.closed_form(network, p, x, deltas, "clip")[0].argmax(-1),
+        )
+    )
+    pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, white)]
+    ideal, clipped = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    cost = accounting.count(network, params, lead_batches(pixels, white), deltas)
+    return {
+        "test_examples": len(labels),
+        "accuracy": float((clipped == labels).mean()),
+        "accuracy_without_windows": float((ideal == labels).mean()),
+        "same_label_fraction": float((ideal == clipped).mean()),
+        "windows": {k: float(v) for k, v in deltas.items()},
+        **dataclasses.asdict(cost),
+    }

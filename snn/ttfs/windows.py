@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows from data, the time line, and certificates that the closed form is the true dynamics.
+
+The closed form is exact iff no neuron reaches its threshold before t_min. In lead times, with the
+slopes A (drive) and S (threshold) of a neuron, that is
+
+    Delta >= needed_i(x) = (D_i + max over s in {0, x_1 ... x_N} of
+                            [sum_j J_ij (x_j - s)_+ - A_i s]) / S_i
+
+Potentials are piecewise linear, so the maximum lies at an arrival or at an end. s = 0 gives the
+ReLU activation itself; the largest activation alone is not enough when late inputs inhibit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snn.ttfs import network as net
+from snn.ttfs import synapses
+
+Windows = dict[str, float]
+MODES = ("max", "quantile", "certified", "bound")
+
+
+# --- the time line ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """(t_min, t_max) of each spiking layer; `readout` is when the logits are read: the latency."""
+
+    spans: Mapping[str, tuple[float, float]]
+    readout: float
+
+
+def timeline(network: net.Network, windows: Mapping[str, Any]) -> Timeline:
+    """Windows one after the other in the order of the layers; the input window is [0, 1]."""
+    spans, now = {net.INPUT: (0.0, 1.0)}, 1.0
+    for layer in network.hidden:
+        if layer.name not in windows:
+            raise ValueError(f"layer {layer.name!r} has no window; found {sorted(windows)}")
+        delta = float(windows[layer.name])
+        if not (np.isfinite(delta) and delta > 0):
+            raise ValueError(f"layer {layer.name!r}: its window must be positive, got {delta}")
+        spans[layer.name] = (now, now + delta)
+        now += delta
+    return Timeline(spans, now)
+
+
+def previous_window(network: net.Network, windows: Mapping[str, Any], name: str) -> Any:
+    """Length of the window before that of layer `name` (Delta_prev)."""
+    before: Any = 1.0
+    for layer in network.layers:
+        if layer.name == name:
+            return before
+        before = windows[layer.name]
+    raise ValueError(f"no layer {name!r}")
+
+
+# --- what each layer needs ----------------------------------------------------------------------
+
+
+def needed(
+    layer: net.Layer,
+    block: Mapping[str, Any],
+    leads: Mapping[str, Any],
+    previous: Any = 0.0,
+) -> jax.Array:
+    """Smallest exact window of each neuron for each example, [B, *layer.shape].
+
+    `previous`, the length of the window before, matters only for negative drives (their potential
+    is highest at its start).
+    """
+    arrivals, weight = synapses.arrivals(layer, block, leads)  # [R, N], [N, M]
+    drive, slope = net.slopes(layer, block)
+    order = jnp.argsort(-arrivals, axis=1)
+    x = jnp.take_along_axis(arrivals, order, axis=1)
+    rows, units = x.shape[0], weight.shape[1]
+    zero = jnp.zeros((rows, units), x.dtype)
+
+    def body(carry: Any, item: Any) -> Any:
+        best, total, moment = carry
+        lead, index = item
+        j = weight[index]
+        total, moment = total + j, moment + j * lead[:, None]
+        best = jnp.maximum(best, moment - lead[:, None] * (total + drive))
+        return (best, total, moment), None
+
+    start = (zero - drive * previous, zero, zero)
+    (best, _, moment), _ = jax.lax.scan(body, start, (x.T, order.T))
+    best = jnp.maximum(best, moment)  # s = 0
+    best = best.reshape(-1, *layer.shape)
+    return jnp.where(slope > 0, (block["bias"] + best) / jnp.where(slope > 0, slope, 1.0), 0.0)
+
+
+def bound(layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any]) -> jax.Array:
+    """A cheap upper bound of `needed` for rule "b1": D_i + sum_j max(J_ij, 0) x_j."""
+    if layer.rule != "b1":
+        raise ValueError(f"layer {layer.name!r}: the cheap bound holds for rule b1 only")
+    positive = {k: v if k == "bias" else jnp.maximum(v, 0) for k, v in block.items()}
+    return net.drive(layer, positive, leads)
+
+
+def from_data(
+    network: net.Network,
+    params: net.Params,
+    batches: Iterable[Any],
+    zeta: float = 0.5,
+    mode: str = "max",
+    quantile: float = 0.99,
+) -> Windows:
+    """Delta = (1 + zeta) times a statistic of each layer over the data.
+
+    Args:
+      network, params: of any rule.
+      batches: input lead times, each [B, *input_shape].
+      zeta: margin; 0.5 in both papers.
+      mode: "max" (largest lead time), "quantile" (of the positive lead times: low latency, clips),
+        "certified" (largest need, exact on these data for zeta >= 0) or "bound" (its upper bound).
+      quantile: for mode "quantile"; the mean over batches is taken.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+    if zeta <= -1 or not 0 < quantile <= 1:
+        raise ValueError(f"zeta must exceed -1 and 0 < quantile <= 1: {zeta=}, {quantile=}")
+    found: dict[str, list[float]] = {layer.name: [] for layer in network.hidden}
+    for x in batches:
+        net.check_input(network, x)
+        for name, value in _statistics(network, params, x, mode, quantile).items():
+            found[name].append(float(value))
+    if network.hidden and not next(iter(found.values())):
+        raise ValueError("windows from data: no batches were given")
+    windows = {}
+    for name, values in found.items():
+        size = float(np.mean(values) if mode == "quantile" else np.max(values))
+        if not size > 0:
+            raise ValueError(f"layer {name!r} never spikes on these data: no window can be chosen")
+        windows[name] = (1.0 + zeta) * size
+    return _positive_thresholds(network, params, windows)
+
+
+def _positive_thresholds(network: net.Network, params: net.Params, windows: Windows) -> Windows:
+    """Windows no smaller than what keeps S Delta + A Delta_prev - D >= 0 under negative drives."""
+    result: Windows = {}
+    for layer in network.hidden:
+        previous = previous_window(network, result, layer.name)
+        drive, slope = (np.asarray(v) for v in net.slopes(layer, params[layer.name]))
+        need = (np.asarray(params[layer.name]["bias"]) - drive * previous) / slope
+        at_start = np.where((drive < 0) & (slope > 0), need, 0.0)
+        result[layer.name] = max(windows[layer.name], float(at_start.max()) * (1.0 + 1e-9))
+    return result
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _statistics(
+    network: net.Network, params: net.Params, x: jax.Array, mode: str, quantile: float
+) -> dict[str, jax.Array]:
+    _, leads = net.closed_form(network, params, x)
+    result = {}
+    for layer in network.hidden:
+        values, block = leads[layer.name], params[layer.name]
+        if mode == "max":
+            result[layer.name] = values.max()
+        elif mode == "quantile":
+            positive = jnp.where(values > 0, values, jnp.nan)
+            result[layer.name] = jnp.nan_to_num(jnp.nanquantile(positive, quantile))
+        else:
+            need = needed if mode == "certified" else bound
+            result[layer.name] = need(layer, block, leads).max()
+    return result
+
+
+# --- the certificate ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What a layer needed on the given inputs, and whether its window is large enough."""
+
+    layer: str
+    window: float
+    needed: float
+    early_fraction: float
+
+    @property
+    def holds(self) -> bool:
+        """True if no neuron crosses its threshold before t_min: the closed form is exact."""
+        return self.early_fraction == 0.0
+
+
+def certify(
+    network: net.Network, params: net.Params, x: Any, windows: Mapping[str, Any]
+) -> list[Certificate]:
+    """A certificate of each spiking layer for the inputs x [B, *input_shape].
+
+    Layers behind one that fails are judged by the closed form's lead times.
+    """
+    timeline(network, windows)  # checks the windows
+    net.check_input(network, x)
+    needs = jax.device_get(_needs(network, params, x, dict(windows)))
+    result = []
+    for layer in network.hidden:
+        need = needs[layer.name]
+        window = float(windows[layer.name])
+        early = float((need > window).mean())
+        result.append(Certificate(layer.name, window, float(need.max()), early))
+    return result
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _needs(
+    network: net.Network, params: net.Params, x: jax.Array, windows: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    _, leads = net.closed_form(network, params, x)
+    before = lambda name: previous_window(network, windows, name)
+    return {
+        layer.name: needed(layer, params[layer.name], leads, before(layer.name))
+        for layer in network.hidden
+    }
+
+
+def require(certificates: Iterable[Certificate]) -> None:
+    """Raises ValueError naming every layer whose window is too small."""
+    failed = [c for c in certificates if not c.holds]
+    if failed:
+        lines = ", ".join(
+            f"layer {c.layer!r}: window {c.window:.6g}, needed {c.needed:.6g}"
+            f" ({c.early_fraction:.2%} of the neurons fire early)"
+            for c in failed
+        )
+        raise ValueError(f"windows are too small for the closed form to be exact; {lines}")
