@@ -51,10 +51,6 @@ class Weights:
     time_state: Tensors
     group_norm_eps: float
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Official name -> shape."""
-        return {name: tensor.shape for name, tensor in self.tensors.items()}
-
 
 def open_weights(path: str | os.PathLike[str]) -> Weights:
     """Opens weights of any known format; what a file is, is told by its content, not its name.
