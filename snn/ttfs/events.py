@@ -179,7 +179,7 @@ class _Example:
                     state.spiked[neuron] = t
                     self.emit(layer.name, int(neuron), t)
             state.spiked[waiting] = t  # lead time 0 either way
-        if layer.spiking:
+        if layer.spiking and t >= state.start:  # neurons cannot fire before their start
             state.version += 1
             crossing, neuron = state.next_crossing()
             if np.isfinite(crossing) and crossing < state.t_max:

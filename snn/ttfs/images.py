@@ -93,6 +93,17 @@ def _digits() -> Images:
 
 
 def _cifar10(folder: Path) -> Images:
+    """The complete set in its binary layout where it is there, else the JPEG subset."""
+    if (folder / "test_batch.bin").is_file():
+        names = [f"data_batch_{i}.bin" for i in range(1, 6)]
+        pairs = [cifar10_records((folder / name).read_bytes()) for name in names]
+        train, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        test, test_labels = cifar10_records((folder / "test_batch.bin").read_bytes())
+        return Images(train, labels, test, test_labels, note="complete")
+    return _cifar10_jpeg(folder)
+
+
+def _cifar10_jpeg(folder: Path) -> Images:
     """The JPEG subset: 8 000 training and 2 000 test images."""
     from PIL import Image
 

@@ -136,11 +136,12 @@ def spatial_shape(layer: Conv | MaxPool | AvgPool, shape: Shape) -> tuple[Pads, 
 def apply(layers: Layers, params: Mapping[str, Any], x: jax.Array) -> jax.Array:
     """Output of the network in raw units: x [B, ...] -> [B, ...]."""
     for name, layer in zip(layer_names(layers), layers, strict=True):
-        x = _apply_layer(layer, params.get(name, {}), x)
+        x = apply_layer(layer, params.get(name, {}), x)
     return x
 
 
-def _apply_layer(layer: ReluLayer, p: Mapping[str, Any], x: jax.Array) -> jax.Array:
+def apply_layer(layer: ReluLayer, p: Mapping[str, Any], x: jax.Array) -> jax.Array:
+    """One layer; batch norm uses the stored statistics."""
     if isinstance(layer, Dense):
         return x @ p["weight"] + p["bias"]
     if isinstance(layer, Conv):

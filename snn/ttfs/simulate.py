@@ -126,7 +126,8 @@ def causal_layer(
     """Lead times of one layer: the first crossing before t_min if there is one, else the ramp's.
 
     Time is measured from t_min: an input of lead time x arrives at -x. Inputs that arrive before
-    the layer's integration starts (early spikes of a layer before) act from their arrival on.
+    the layer's integration starts (early spikes of a layer before) act from their arrival on; the
+    layer itself fires no earlier than that.
     """
     arrivals, weight = synapses.arrivals(layer, block, leads)
     drive, slope = net.slopes(layer, block)

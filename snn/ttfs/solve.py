@@ -57,7 +57,8 @@ def causal_solve(
     V_i(t) = drive_i (t - start) + sum over j with t_j + d_ji <= t of J_ji K(t - t_j - d_ji).
 
     Args:
-      times: arrival times [R, N], finite or inf (no spike); none before `start`.
+      times: arrival times [R, N], finite or inf (no spike). Inputs before `start` act from their
+        arrival on, but the neuron cannot fire before `start`.
       weight: J [N, M].
       threshold: theta [M] or [R, M]; neurons with theta <= 0 fire at `start`.
       kernel: see `snn.ttfs.kernels`.
@@ -164,6 +165,10 @@ def _sorted(problem: Problem, kernel: Any, end: float) -> jax.Array:
         bounded = jnp.isfinite(high)
         at_end = kernel.potential(s1, s2, jnp.where(bounded, high, 0.0)) >= theta
         inside = ok & (guess >= low) & (guess < high)
+        if isinstance(kernel, Ramp):  # inputs before the start may have carried V above already
+            safe = jnp.where(jnp.isfinite(low), low, 0.0)
+            above = (low == start) & (kernel.potential(s1, s2, safe) >= theta)
+            guess, inside = jnp.where(above, low, guess), inside | above
         # Rounding may put a crossing at an arrival into neither interval: the sign at the end of
         # the interval decides, the root is only clipped to it.
         found = (inside | (bounded & at_end)) & (low < high) & ~jnp.isfinite(time)
@@ -254,7 +259,7 @@ def _forward(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> 
 
 def _backward(kernel: Kernel, end: float, min_slope: float, saved: Any, g: jax.Array) -> Any:
     problem, t = saved
-    fired = jnp.isfinite(t) & (problem.threshold > 0)
+    fired = jnp.isfinite(t) & (problem.threshold > 0) & (t > problem.start)
     safe = jnp.where(fired, t, 0.0)
     _, slope = potential_and_slope(problem, kernel, safe)
     slope = jnp.maximum(slope, min_slope) if min_slope else slope

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a ReLU network, maps it to spikes and compares both on the whole test set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import cli, files
+from core import config as config_lib
+from core import params as params_lib
+from core.loop import Trainer
+from snn.tasks import relu as task_lib
+from snn.tasks.ttfs import sources
+from snn.ttfs import accounting, images, mapping, relu, store
+from snn.ttfs import network as net
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured; writes model.safetensors (spiking) and report.json."""
+    cfg = task_lib.build_config(config)
+    out = Path(workdir).expanduser().resolve()
+    if jax.process_index() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        cli.write_run_info(out, cfg)
+    train, test, data = sources(cfg.data, cfg.train.seed)
+    task = task_lib.ReluTask(cfg, data.train.shape[1:], test)
+    specs = task.param_specs()
+    print(f"{cfg.data.name}: {data.note}; {params_lib.count(specs):,} parameters", file=sys.stderr)
+    optimizer = task_lib.make_optimizer(cfg, specs)
+    info = config_lib.to_dict(cfg)
+    state = Trainer(task, optimizer, train, cfg.train, out, run_config=info).run()
+    trained = state.ema if cfg.train.ema else state.params
+    params = jax.device_get(task_lib.merge(trained, state.carry))
+    if jax.process_index() == 0:
+        finish(cfg, task, params, data, out)
+
+
+def finish(
+    cfg: task_lib.RunConfig, task: task_lib.ReluTask, params: Any, data: images.Images, out: Path
+) -> None:
+    """Maps the network in float64 and writes what came out."""
+    with jax.enable_x64(True):
+        result, mapped = compare(cfg, task, params, data)
+    extra = {"pixels": dataclasses.asdict(cfg.loss)}
+    store.save(out / "model.safetensors", mapped.network, mapped.params, mapped.windows, extra)
+    with files.atomic_write(out / "report.json", "w") as f:
+        json.dump(result, f, indent=2)
+    print(json.dumps(result, indent=2))
+
+
+def compare(
+    cfg: task_lib.RunConfig, task: task_lib.ReluTask, params: Any, data: images.Images
+) -> tuple[dict[str, Any], mapping.Mapped]:
+    """Accuracy of both networks on the test set, and how far apart they are."""
+    loss = cfg.loss
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def raws(pixels: np.ndarray, size: int = 100) -> Iterator[np.ndarray]:
+        for start in range(0, len(pixels), size):
+            yield (pixels[start : start + size].astype(np.float64) - loss.mean) / loss.std
+
+    encode = lambda raw: jnp.asarray(images.encode(raw, loss.low, loss.high))
+    mapped = mapping.map_relu(
+        task.layers,
+        exact,
+        task.input_shape,
+        (encode(raw) for raw in raws(data.train[:2000])),
+        input_range=(loss.low, loss.high),
+    )
+    plain = jax.jit(lambda p, x: relu.apply(task.layers, p, x))
+    spiking = jax.jit(lambda p, x: net.closed_form(mapped.network, p, x, mapped.windows, "clip")[0])
+    count = cfg.data.test_examples or len(data.test)
+    pairs = [
+        (np.asarray(plain(exact, raw)), np.asarray(spiking(mapped.params, encode(raw))))
+        for raw in raws(data.test[:count])
+    ]
+    ours, theirs = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    labels = data.test_labels[:count]
+    cost = accounting.count(
+        mapped.network,
+        mapped.params,
+        (encode(raw) for raw in raws(data.test[:count])),
+        mapped.windows,
+    )
+    result = {
+        "test_examples": count,
+        "relu_accuracy": float((ours.argmax(-1) == labels).mean()),
+        "spiking_accuracy": float((theirs.argmax(-1) == labels).mean()),
+        "same_labels": int((ours.argmax(-1) == theirs.argmax(-1)).sum()),
+        "largest_difference_of_logits": float(np.abs(ours - theirs).max()),
+        "windows": mapped.windows,
+        **dataclasses.asdict(cost),
+    }
+    return result, mapped
