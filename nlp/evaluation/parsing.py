@@ -80,7 +80,11 @@ def _kept(character: str) -> str:
 
 
 def parse_labels(
-    answer: str | None, space: LabelSpace, kind: Kind = "one", asked: int | None = None
+    answer: str | None,
+    space: LabelSpace,
+    kind: Kind = "one",
+    asked: int | None = None,
+    may_be_empty: bool = False,
 ) -> Unit:
     """Reads labels from an answer.
 
@@ -89,11 +93,14 @@ def parse_labels(
       space: labels, aliases and codes of the task.
       kind: "one" label, "many" (a set), or "ranked" (best first).
       asked: how many labels were asked for, if the prompt said so.
+      may_be_empty: an empty list is an answer: none of the labels.
     """
     text = clean(answer)
     if not text:
         return Unit(None, "empty")
     whole = structured.whole_list(text)
+    if whole == [] and may_be_empty:
+        return Unit((), "ok", extractor="list")
     if whole is not None:
         return _from_elements(whole, space, kind, asked, "list")
     if (label := space.resolve(text)) is not None:

@@ -98,6 +98,7 @@ class Task:
         chosen: "random" or "controversial", see `fewshot.py`.
       oracle_k: the prompt tells the true number of labels. That leaks gold.
       asked: number of labels a ranked answer names.
+      may_be_empty: an empty list of labels is an answer.
       empty_answers: spans that mean "there is no answer".
       metric, also: main metric and further ones, see `metrics.evaluate`.
       version: raise it when the meaning of the task changes.
@@ -123,6 +124,7 @@ class Task:
     selection: str = "random"
     asked: int = 3
     empty_answers: tuple[str, ...] = ()
+    may_be_empty: bool = False
     also: tuple[str, ...] = ()
     sample: Sample = Sample()
     published: Published = Published()
@@ -144,7 +146,7 @@ class Task:
             return "single"
         return "multi" if self.answer in ("many", "units") else "value"
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """Changes with everything that decides what is asked and how it is scored."""
         skip = {"published", "note", "name", "domain"}
@@ -357,4 +359,5 @@ def parse(task: Task, item: Item, answer: str | None) -> tuple[parsing.Unit, ...
     kind: parsing.Kind = "one" if task.answer in ("one", "choice") else "many"
     if task.answer == "ranked":
         kind = "ranked"
-    return (parsing.parse_labels(answer, _label_space(task, item), kind, asked),)
+    space = _label_space(task, item)
+    return (parsing.parse_labels(answer, space, kind, asked, task.may_be_empty),)

@@ -213,7 +213,11 @@ def test_the_studys_workbook_layout(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(request):
+    # Short pieces: each length is a compilation.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(rwkv_models, "_CHUNK", 16)
+    request.addfinalizer(monkeypatch.undo)
     cfg = rwkvjax.Config(version="6", vocab_size=256, dim=32, layers=2, head_size=16)
     params = rwkvjax.init(jax.random.key(0), cfg)
     # The official initialisation starts with an output of nearly nothing; make answers differ.
@@ -235,15 +239,25 @@ def _spam_requests(n=5):
     ]
 
 
-def _oracle(model, request, options):
-    """Log-probability of every label: the whole text through `apply`, nothing shared or batched."""
+_APPLY = jax.jit(rwkvjax.apply, static_argnums=1)
+
+
+def _logits(model, tokens):
+    """Logits after every token; padding behind a text changes nothing before it."""
     cfg, params = model
+    padded = np.zeros((1, 320), np.int32)
+    padded[0, : len(tokens)] = tokens
+    return np.asarray(_APPLY(params, cfg, padded)[0], np.float64)[0, : len(tokens)]
+
+
+def _oracle(model, request, options):
+    """Log-probability of every label: the whole text at once, nothing shared or batched."""
     prompt = list(options.template.replace("{prompt}", request.messages[0][1]).encode())
     scores = []
     for code in request.codes:
         label = list((options.before + code.strip("[]").strip('"')).encode())
-        logits, _ = rwkvjax.apply(params, cfg, np.array([prompt + label]))
-        log_p = jax.nn.log_softmax(np.asarray(logits, np.float64)[0])
+        logits = _logits(model, prompt + label)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         scores.append(sum(float(log_p[len(prompt) - 1 + i, t]) for i, t in enumerate(label)))
     return scores
 
@@ -285,15 +299,12 @@ def test_generation_is_greedy_and_batched_equals_alone(model):
     requests = _spam_requests(3)
     options = {"mode": "generate", "max_tokens": 12, "stop": ()}
     together = _backend(model, batch_size=4, **options).answer_now(requests)
-    cfg, params = model
     for request, got in zip(requests, together, strict=True):
         text = rwkv_models.Options().template.replace("{prompt}", request.messages[0][1])
         tokens = list(text.encode())
-        logits, state = rwkvjax.apply(params, cfg, np.array([tokens]))
-        last, drawn = logits[:, -1], []
+        drawn = []
         for _ in range(12):
-            drawn.append(int(last.argmax()))
-            last, state = rwkvjax.step(params, cfg, np.array([drawn[-1]]), state)
+            drawn.append(int(_logits(model, tokens + drawn)[-1].argmax()))
         drawn = drawn[: drawn.index(0)] if 0 in drawn else drawn
         assert got.text == get_tokenizer("byte").decode(drawn).strip()
         assert got.completion_tokens == 12
@@ -314,7 +325,7 @@ def test_identity_follows_the_weights_and_not_the_batch(model):
 def test_labels_of_items_may_differ_in_number(model):
     request = _spam_requests(1)[0]
     more = dataclasses.replace(request, labels=("a", "b", "cc"), codes=("a", "b", "cc"))
-    got = _backend(model, batch_size=2).answer_now([request, more])
+    got = _backend(model, batch_size=4).answer_now([request, more])
     assert [len(g.scores) for g in got] == [2, 3]
     counts = collections.Counter(label for g in got for label, _ in g.scores)
     assert set(counts) == {"spam", "not spam", "a", "b", "cc"}

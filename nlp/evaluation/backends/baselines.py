@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ Predict = Callable[[Item], tuple[str, ...]]
 
 
 def answers(
-    task: Task, train: Sequence[Item], test: Sequence[Item], seed: int = 0, most: int = 20_000
+    task: Task, train: Sequence[Item], test: Sequence[Item], seed: int = 0, most: int = 5_000
 ) -> dict[str, list[str]]:
     """Answers of every baseline that the task allows, for each test item.
 
@@ -92,6 +93,8 @@ def _random(task: Task, train: Sequence[Item], seed: int) -> Predict:
         rng = np.random.default_rng(list(hashlib.sha256(name).digest()))
         if task.answer == "many":
             chosen = np.flatnonzero(rng.random(n) < rates)
+            if not len(chosen) and not task.may_be_empty:
+                chosen = rng.integers(0, n, 1)
             return tuple(task.labels[i] for i in chosen)
         order = rng.permutation(n)[: task.asked if task.answer == "ranked" else 1]
         return tuple(task.labels[i] for i in order)
@@ -103,9 +106,17 @@ def _linear(task: Task, train: Sequence[Item], test: Sequence[Item]) -> dict[str
     """TF-IDF of words and word pairs with logistic regression, with and without the annotator."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("baselines need scikit-learn: pip install 'rwkvjax[nlp]'") from error
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    with threadpool_limits(1):  # many small products: threads would only wait for each other
+        return _linear_models(task, train, test, vectorizer)
+
+
+def _linear_models(
+    task: Task, train: Sequence[Item], test: Sequence[Item], vectorizer: Any
+) -> dict[str, Predict]:
     try:
         features = vectorizer.fit_transform([_text(item) for item in train])
     except ValueError:  # nothing left after pruning
@@ -137,18 +148,15 @@ def _fit(
         return LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000)
 
     if task.answer == "many":
-        chosen: dict[str, list[str]] = {item.id: [] for item in test}
-        for label in task.labels:
-            y = np.array([label in item.labels for item in train])
-            said = (
-                np.full(len(test), y[0])
-                if y.all() or not y.any()
-                else (model().fit(x, y).predict(asked))
-            )
-            for item, yes in zip(test, said, strict=True):
-                if yes:
-                    chosen[item.id].append(label)
-        return lambda item: tuple(chosen[item.id])
+        margins = np.stack([_margin(model, x, train, asked, label) for label in task.labels], 1)
+        said = margins > 0
+        if not task.may_be_empty:  # at least one label is asked for: the nearest
+            said[np.arange(len(test)), margins.argmax(1)] = True
+        chosen = {
+            item.id: tuple(label for label, yes in zip(task.labels, row, strict=True) if yes)
+            for item, row in zip(test, said, strict=True)
+        }
+        return lambda item: chosen[item.id]
     y = np.array([item.labels[0] for item in train])
     if len(set(y)) < 2:
         return lambda item: (str(y[0]),)
@@ -160,3 +168,13 @@ def _fit(
         for item, row in zip(test, order, strict=True)
     }
     return lambda item: best[item.id]
+
+
+def _margin(
+    model: Callable[[], Any], x: Any, train: Sequence[Item], asked: Any, label: str
+) -> np.ndarray:
+    """Signed distance of the asked texts from a label's boundary, [N]; above 0 it applies."""
+    y = np.array([label in item.labels for item in train])
+    if y.all() or not y.any():
+        return np.full(asked.shape[0], 1e9 if y.all() else -1e9)
+    return np.asarray(model().fit(x, y).decision_function(asked))
