@@ -61,7 +61,7 @@ class ModelConfig:
         if self.architecture == "mlp":
             return relu.mlp(self.hidden, self.classes)
         if self.architecture == "lenet":
-            return relu.lenet(self.channels, self.hidden, self.classes)
+            return relu.lenet(self.channels, self.hidden, self.classes, self.batch_norm)
         return relu.vgg(self.channels, self.hidden, self.classes, self.batch_norm)
 
 
@@ -95,7 +95,7 @@ class TaskConfig:
       dropout: rate on the lead times of hidden dense layers.
       label_smoothing: of the cross-entropy.
       effects: imperfect hardware in training.
-      init_from: model.safetensors of a mapped or trained network to fine-tune.
+      init_from: model.safetensors of a mapped or trained network to fine-tune, in its windows.
     """
 
     semantics: str = "ideal"
@@ -197,7 +197,10 @@ class TtfsTask:
         white: float = 255.0,
         eval_source: Any = None,
         eval_batch_size: int = 500,
+        windows: Mapping[str, float] | None = None,
     ):
+        """Args: windows: initial Delta of each layer instead of `cfg.window`."""
+        self.windows = dict(windows or {})
         self.network, self.cfg, self.init = network, cfg, init
         self.white = white
         self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
@@ -210,7 +213,8 @@ class TtfsTask:
     def init_carry(self, batch_size: int) -> PyTree:
         """Windows of the spiking layers."""
         del batch_size
-        return {layer.name: jnp.asarray(self.cfg.window) for layer in self.network.hidden}
+        initial = lambda name: jnp.asarray(self.windows.get(name, self.cfg.window), jnp.float32)
+        return {layer.name: initial(layer.name) for layer in self.network.hidden}
 
     def carry_axes(self, carry: PyTree) -> PyTree:
         """The windows are scalars."""

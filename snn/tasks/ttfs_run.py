@@ -48,8 +48,9 @@ def make_trainer(
     """Builds data, task and optimiser; compiles nothing yet."""
     train, test, data = task_lib.sources(cfg.data, cfg.train.seed)
     network, initial = task_lib.build_network(cfg.model, data.train.shape[1:]), None
+    deltas: dict[str, float] = {}
     if cfg.loss.init_from:
-        network, initial, _, _ = store.load(cfg.loss.init_from)
+        network, initial, deltas, _ = store.load(cfg.loss.init_from)
         if network.input_shape != data.train.shape[1:]:
             raise config_lib.ConfigError(
                 f"config.loss.init_from: that network takes {network.input_shape}, the data have"
@@ -57,7 +58,13 @@ def make_trainer(
             )
         initial = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), initial)
     task = task_lib.TtfsTask(
-        network, cfg.loss, cfg.model.init, float(data.white), test, cfg.data.eval_batch_size
+        network,
+        cfg.loss,
+        cfg.model.init,
+        float(data.white),
+        test,
+        cfg.data.eval_batch_size,
+        deltas,
     )
     trainer = Trainer(
         task,

@@ -45,7 +45,7 @@ def to_graph(network: net.Network, params: net.Params, deltas: Mapping[str, floa
     """
     nir = _nir()
     windows.timeline(network, deltas)
-    nodes: dict[str, Any] = {"input": nir.Input(input_type=_channels_first(network.input_shape))}
+    nodes: dict[str, Any] = {"input": nir.Input(input_type=_port("input", network.input_shape))}
     edges: list[tuple[str, str]] = []
     for node in network.nodes:
         if isinstance(node, net.Pool):
@@ -59,7 +59,7 @@ def to_graph(network: net.Network, params: net.Params, deltas: Mapping[str, floa
             raise ValueError(f"layer {node.name!r}: residual connections are not exported to NIR")
         _add_layer(nir, network, node, params[node.name], deltas, nodes, edges)
     last = f"{network.readout.name}_i"
-    nodes["output"] = nir.Output(output_type=_channels_first(network.readout.shape))
+    nodes["output"] = nir.Output(output_type=_port("output", network.readout.shape))
     edges.append((last, "output"))
     about = {
         "format": FORMAT,
@@ -69,9 +69,9 @@ def to_graph(network: net.Network, params: net.Params, deltas: Mapping[str, floa
     return nir.NIRGraph(nodes=nodes, edges=edges, metadata={"ttfs": json.dumps(about)})
 
 
-def _channels_first(shape: net.Shape) -> dict[str, np.ndarray]:
+def _port(name: str, shape: net.Shape) -> dict[str, np.ndarray]:
     sizes = (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
-    return {"input": np.array(sizes)}
+    return {name: np.array(sizes)}
 
 
 def _full(value: Any, layer: net.Layer) -> np.ndarray:
@@ -110,7 +110,7 @@ def _add_layer(
     else:
         if len(shape) == 3:
             name = f"{layer.name}_flatten"
-            first = _channels_first(shape)
+            first = _port("input", shape)
             nodes[name] = nir.Flatten(input_type=first, start_dim=0, end_dim=-1)
             edges.append((source, name))
             source = name

@@ -129,7 +129,7 @@ def window_map(
         if spiking.size:
             counts, edges = np.histogram(spiking, bins=60, range=(start, end))
             height = 0.8 * counts / counts.max()
-            axis.bar(edges[:-1], height, np.diff(edges), row - 0.4, align="edge", color="tab:blue")
+            axis.bar(edges[:-1], -height, np.diff(edges), row + 0.4, align="edge", color="tab:blue")
         label = f" {spiking.size / t.size:.2f} spikes/neuron"
         axis.text(end, row, label, va="center", fontsize=8)
     axis.axvline(line.readout, color="tab:red", lw=1, label=f"read-out at {line.readout:.1f}")

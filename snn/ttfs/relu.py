@@ -250,12 +250,22 @@ def mlp(hidden: Sequence[int], classes: int) -> tuple[ReluLayer, ...]:
     return (*layers, Dense(classes))
 
 
-def lenet(channels: Sequence[int], hidden: Sequence[int], classes: int) -> tuple[ReluLayer, ...]:
+def lenet(
+    channels: Sequence[int], hidden: Sequence[int], classes: int, batch_norm: str = ""
+) -> tuple[ReluLayer, ...]:
     """5 x 5 convolutions, each followed by 2 x 2 max pooling, then dense layers."""
+    before, after = _norms(batch_norm)
     layers: list[ReluLayer] = []
     for features in channels:
-        layers += [Conv(features, (5, 5), padding="VALID"), Relu(), MaxPool()]
+        layers += [Conv(features, (5, 5), padding="VALID"), *before, Relu(), *after, MaxPool()]
     return (*layers, *mlp(hidden, classes))
+
+
+def _norms(batch_norm: str) -> tuple[list[ReluLayer], list[ReluLayer]]:
+    """Batch norm before and after each ReLU."""
+    if batch_norm not in ("", "before", "after"):
+        raise ValueError(f"batch_norm must be '', 'before' or 'after', got {batch_norm!r}")
+    return [BatchNorm()] * (batch_norm == "before"), [BatchNorm()] * (batch_norm == "after")
 
 
 def vgg(
@@ -268,13 +278,10 @@ def vgg(
 
     "before" and "after" say where batch normalisation stands relative to the ReLU.
     """
-    if batch_norm not in ("", "before", "after"):
-        raise ValueError(f"batch_norm must be '', 'before' or 'after', got {batch_norm!r}")
-    norm = (BatchNorm(),)
+    before, after = _norms(batch_norm)
     layers: list[ReluLayer] = []
     for block in blocks:
         for features in block:
-            layers += [Conv(features, (3, 3)), *(norm if batch_norm == "before" else ())]
-            layers += [Relu(), *(norm if batch_norm == "after" else ())]
+            layers += [Conv(features, (3, 3)), *before, Relu(), *after]
         layers.append(MaxPool())
     return (*layers, *mlp(hidden, classes))

@@ -60,7 +60,8 @@ def causal_solve(
       times: arrival times [R, N], finite or inf (no spike). Inputs before `start` act from their
         arrival on, but the neuron cannot fire before `start`.
       weight: J [N, M].
-      threshold: theta [M] or [R, M]; neurons with theta <= 0 fire at `start`.
+      threshold: theta [M] or [R, M]; neurons above threshold at `start`
+        fire there.
       kernel: see `snn.ttfs.kernels`.
       drive: constant slope A from `start` on, scalar, [M] or [R, M]; kernel Ramp or General.
       start: beginning of the integration.
@@ -135,6 +136,8 @@ def _solve(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> ja
             return _sorted(alone, kernel, end)[:, 0]
 
         found = jax.lax.map(one, jnp.arange(problem.weight.shape[1])).T
+    if isinstance(kernel, Ramp):
+        return found  # has looked at the start already
     return jnp.where(problem.threshold <= 0, problem.start, found)
 
 
@@ -259,7 +262,7 @@ def _forward(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> 
 
 def _backward(kernel: Kernel, end: float, min_slope: float, saved: Any, g: jax.Array) -> Any:
     problem, t = saved
-    fired = jnp.isfinite(t) & (problem.threshold > 0) & (t > problem.start)
+    fired = jnp.isfinite(t) & (t > problem.start)
     safe = jnp.where(fired, t, 0.0)
     _, slope = potential_and_slope(problem, kernel, safe)
     slope = jnp.maximum(slope, min_slope) if min_slope else slope
