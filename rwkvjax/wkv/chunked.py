@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RWKV-5/6 over a sequence, chunk by chunk: the loop round the algebra of `dyadic`.
+"""A recurrence over a sequence, chunk by chunk: the loop round the algebra of one chunk.
 
 The loop reads slices of the [B, T, H, N] arrays where they lie and writes results in place, so
 nothing of the size of the sequence is ever transposed. The derivative is written by hand: the
@@ -11,6 +11,7 @@ Dimensions: B batch, T time, H heads, N key channels, M value channels, L chunk 
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,14 +19,40 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from rwkvjax.wkv import common, dyadic
+from rwkvjax.wkv import common
 
 LARGEST_GROUP = 4  # chunks per stored state: larger saves little memory more and recomputes more
+
+
+class Chunk(NamedTuple):
+    """One chunk, heads before time, in the dtype of the arithmetic."""
+
+    timed: tuple[jax.Array, ...]  # each [B, H, L, N]; the first is v
+    shared: tuple[jax.Array, ...]  # each [H, 1, N]
+    cut: jax.Array | None  # [B, 1, L, 1] bool, True on the last step of a document
+    real: jax.Array | None  # [L, 1] bool, False on padding; None if there is none at all
+
+
+class Gradients(NamedTuple):
+    """Gradients of one chunk."""
+
+    timed: tuple[jax.Array, ...]  # each [B, H, L, N]
+    shared: tuple[jax.Array, ...]  # summed over the chunk's steps, each [B, H, N]
+    state: jax.Array
+
+
+class Algebra(NamedTuple):
+    """What one chunk does; the state is key-first [B, H, N, M]."""
+
+    forward: Callable[[Chunk, jax.Array], tuple[jax.Array, jax.Array]]  # (y, state)
+    advance: Callable[[Chunk, jax.Array], jax.Array]  # state
+    backward: Callable[[Chunk, jax.Array, jax.Array, jax.Array], Gradients]  # of (y, state)
 
 
 class Plan(NamedTuple):
     """Static choices of one call."""
 
+    algebra: Algebra
     chunk: int  # steps per chunk, a power of two
     group: int  # chunks per stored state
     steps: int  # real steps; the rest of the last chunk is padding
@@ -35,23 +62,9 @@ class Plan(NamedTuple):
 class Inputs(NamedTuple):
     """Arrays of one call, T a multiple of chunk * group."""
 
-    r: jax.Array  # [B, T, H, N]
-    k: jax.Array  # [B, T, H, N]
-    v: jax.Array  # [B, T, H, M]
-    log_w: jax.Array  # [B, T, H, N], or [H, N] if constant in time
-    u: jax.Array  # [H, N]
-    cut: jax.Array | None  # [B, T] bool, True on the last step of a document
-
-
-class Chunk(NamedTuple):
-    """One chunk, heads before time, in the dtype of the arithmetic."""
-
-    r: jax.Array  # [B, H, L, N]
-    k: jax.Array  # [B, H, L, N]
-    v: jax.Array  # [B, H, L, M]
-    w: jax.Array  # [B, H, L, N] or [H, L, N]
-    u: jax.Array  # [H, 1, N]
-    cut: jax.Array | None  # [B, 1, L, 1]
+    timed: tuple[jax.Array, ...]  # each [B, T, H, N]; the first is v
+    shared: tuple[jax.Array, ...]  # each [H, N]
+    cut: jax.Array | None  # [B, T] bool
 
 
 def read(array: jax.Array, index: jax.Array, plan: Plan) -> jax.Array:
@@ -66,51 +79,36 @@ def write(buffer: jax.Array, part: jax.Array, index: jax.Array, plan: Plan) -> j
     return lax.dynamic_update_slice_in_dim(buffer, part, index * plan.chunk, axis=1)
 
 
-def is_whole(inputs: Inputs, plan: Plan) -> bool:
-    """True if no step is padding."""
-    return inputs.r.shape[1] == plan.steps
-
-
-def is_real(index: jax.Array, plan: Plan) -> jax.Array:
-    """[L, 1], True for the steps of chunk `index` that are not padding."""
-    return (index * plan.chunk + jnp.arange(plan.chunk) < plan.steps)[:, None]
-
-
 def read_chunk(inputs: Inputs, index: jax.Array, plan: Plan) -> Chunk:
     """Chunk `index` of all inputs."""
-    if inputs.log_w.ndim == 2:
-        w = jnp.exp(inputs.log_w.astype(plan.dtype))[:, None, :]
-        w = jnp.broadcast_to(w, (w.shape[0], plan.chunk, w.shape[2]))
-        w = w if is_whole(inputs, plan) else jnp.where(is_real(index, plan), w, 1)
-    else:
-        w = jnp.exp(read(inputs.log_w, index, plan))
-    cut = inputs.cut
+    cut, real = inputs.cut, None
     if cut is not None:
         cut = lax.dynamic_slice_in_dim(cut, index * plan.chunk, plan.chunk, axis=1)
         cut = cut[:, None, :, None]
-    r, k, v = (read(x, index, plan) for x in (inputs.r, inputs.k, inputs.v))
-    return Chunk(r, k, v, w, inputs.u.astype(plan.dtype)[:, None, :], cut)
+    if inputs.timed[0].shape[1] != plan.steps:
+        real = (index * plan.chunk + jnp.arange(plan.chunk) < plan.steps)[:, None]
+    return Chunk(
+        tuple(read(x, index, plan) for x in inputs.timed),
+        tuple(x.astype(plan.dtype)[:, None, :] for x in inputs.shared),
+        cut,
+        real,
+    )
 
 
 def forward(
     plan: Plan, inputs: Inputs, state: jax.Array, *, save: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(y, final state, states before each group [groups, B, H, N, M] if `save` else [0, ...])."""
-    groups = inputs.r.shape[1] // (plan.chunk * plan.group)
-    y, state, states = common.match_varying(
-        (
-            jnp.zeros(inputs.v.shape, inputs.v.dtype),
-            state,
-            jnp.zeros((groups if save else 0, *state.shape), plan.dtype),
-        ),
-        like=inputs,
-    )
+    v = inputs.timed[0]
+    groups = v.shape[1] // (plan.chunk * plan.group)
+    y = jnp.zeros(v.shape, v.dtype)
+    states = jnp.zeros((groups if save else 0, *state.shape), plan.dtype)
+    y, state, states = common.match_varying((y, state, states), like=inputs)
 
     def one_chunk(index: jax.Array, carry: tuple) -> tuple:
         y, state = carry
-        chunk = read_chunk(inputs, index, plan)
-        y_chunk, state = dyadic.forward_chunk(*chunk[:5], state, chunk.cut)
-        return write(y, y_chunk, index, plan), state
+        part, state = plan.algebra.forward(read_chunk(inputs, index, plan), state)
+        return write(y, part, index, plan), state
 
     def one_group(group: jax.Array, carry: tuple) -> tuple:
         y, state, states = carry
@@ -129,61 +127,33 @@ def states_in_group(plan: Plan, inputs: Inputs, state: jax.Array, first: jax.Arr
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, states = carry
-        chunk = read_chunk(inputs, first + i, plan)
-        state = dyadic.advance_chunk(chunk.k, chunk.v, chunk.w, state, chunk.cut)
+        state = plan.algebra.advance(read_chunk(inputs, first + i, plan), state)
         return state, lax.dynamic_update_index_in_dim(states, state, i + 1, axis=0)
 
     states = jnp.broadcast_to(state, (plan.group, *state.shape))
     return lax.fori_loop(0, plan.group - 1, body, (state, states))[1]
 
 
-class Gradients(NamedTuple):
-    """Carry of the backward loop: gradients of the inputs, and of the state so far."""
-
-    r: jax.Array
-    k: jax.Array
-    v: jax.Array
-    log_w: jax.Array  # [B, T, H, N], or the sum over time [B, H, N] if constant
-    u: jax.Array  # [B, H, N]
-    state: jax.Array
-
-
 def backward(
     plan: Plan, inputs: Inputs, states: jax.Array, dy: jax.Array, dstate: jax.Array
 ) -> Gradients:
-    """Gradients from the states stored by `forward`."""
-    batch, _, heads, size = inputs.r.shape
-    per_head = jnp.zeros((batch, heads, size), plan.dtype)
-    constant = inputs.log_w.ndim == 2
-    gradients = common.match_varying(
-        Gradients(
-            jnp.zeros(inputs.r.shape, inputs.r.dtype),
-            jnp.zeros(inputs.k.shape, inputs.k.dtype),
-            jnp.zeros(inputs.v.shape, inputs.v.dtype),
-            per_head if constant else jnp.zeros(inputs.log_w.shape, inputs.log_w.dtype),
-            per_head,
-            dstate,
-        ),
-        like=(inputs, states, dy),
+    """Gradients from the states stored by `forward`; `shared` per sequence [B, H, N]."""
+    batch = dy.shape[0]
+    start = Gradients(
+        tuple(jnp.zeros(x.shape, x.dtype) for x in inputs.timed),
+        tuple(jnp.zeros((batch, *x.shape), plan.dtype) for x in inputs.shared),
+        dstate,
     )
 
     def one_chunk(index: jax.Array, state: jax.Array, total: Gradients) -> Gradients:
-        chunk = read_chunk(inputs, index, plan)
-        new = dyadic.backward_chunk(
-            *chunk[:5], state, chunk.cut, read(dy, index, plan), total.state
+        new = plan.algebra.backward(
+            read_chunk(inputs, index, plan), state, read(dy, index, plan), total.state
         )
-        if constant:
-            if not is_whole(inputs, plan):
-                new = new._replace(log_w=jnp.where(is_real(index, plan), new.log_w, 0))
-            log_w = total.log_w + new.log_w.sum(-2)
-        else:
-            log_w = write(total.log_w, new.log_w, index, plan)
+        timed = zip(total.timed, new.timed, strict=True)
+        shared = zip(total.shared, new.shared, strict=True)
         return Gradients(
-            write(total.r, new.r, index, plan),
-            write(total.k, new.k, index, plan),
-            write(total.v, new.v, index, plan),
-            log_w,
-            total.u + new.u.sum(-2),
+            tuple(write(buffer, part, index, plan) for buffer, part in timed),
+            tuple(so_far + part for so_far, part in shared),
             new.state,
         )
 
@@ -199,7 +169,8 @@ def backward(
 
         return lax.fori_loop(0, plan.group, body, total)
 
-    return lax.fori_loop(0, states.shape[0], one_group, gradients)
+    start = common.match_varying(start, like=(inputs, states, dy))
+    return lax.fori_loop(0, states.shape[0], one_group, start)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -218,57 +189,59 @@ def run_backward(plan: Plan, residuals: tuple, cotangents: tuple) -> tuple[Input
     """Backward rule of `run`."""
     inputs, states = residuals
     total = backward(plan, inputs, states, *cotangents)
-    dlog_w = total.log_w.sum(0) if inputs.log_w.ndim == 2 else total.log_w
-    gradients = Inputs(
-        total.r,
-        total.k,
-        total.v,
-        dlog_w.astype(inputs.log_w.dtype),
-        total.u.sum(0).astype(inputs.u.dtype),
-        None,
-    )
-    return gradients, total.state
+    shared = zip(inputs.shared, total.shared, strict=True)
+    shared_sums = tuple(part.sum(0).astype(x.dtype) for x, part in shared)
+    return Inputs(total.timed, shared_sums, None), total.state
 
 
 run.defvjp(run_forward, run_backward)
 
 
-def make_plan(steps: int, chunk: int, dtype: jnp.dtype) -> Plan:
+def default_chunk() -> int:
+    """16 where elementwise work dominates (CPU), 64 where the number of kernels does."""
+    return 16 if jax.default_backend() == "cpu" else 64
+
+
+def make_plan(algebra: Algebra, steps: int, chunk: int | None, dtype: jnp.dtype) -> Plan:
     """Chunk no longer than needed; as many chunks per stored state as divide their number."""
-    chunk = min(chunk, 1 << (steps - 1).bit_length())
+    chunk = min(chunk or default_chunk(), 1 << (steps - 1).bit_length())
     chunks = -(-steps // chunk)
     group = max(g for g in range(1, LARGEST_GROUP + 1) if chunks % g == 0)
-    return Plan(chunk, group, steps, dtype)
+    return Plan(algebra, chunk, group, steps, dtype)
 
 
-def chunked_wkv(
-    r: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    log_w: jax.Array,
-    u: jax.Array,
+def run_sequence(
+    algebra: Algebra,
+    timed: tuple[jax.Array, ...],
+    shared: tuple[jax.Array, ...],
     state: jax.Array,
     reset: jax.Array | None,
-    chunk: int,
+    chunk: int | None,
     dtype: jnp.dtype,
 ) -> tuple[jax.Array, jax.Array]:
-    """RWKV-5 (log_w [H, N]) or RWKV-6 (log_w [B, T, H, N]); see `wkv6` for the arguments.
+    """A whole recurrence in chunks.
 
-    Inputs keep their own dtype; every chunk is cast to `dtype` when it is read. All of them vary
-    over the same manual mesh axes.
+    Args:
+      algebra: what one chunk does. A step whose `timed` arrays are all zero must change nothing.
+      timed: sequences [B, T, H, N], v first; shared: [H, N]; both in their own dtypes, every
+        chunk is cast to `dtype` when it is read. All vary over the same manual mesh axes.
+      state: [B, H, N, M].
+      reset: [B, T] bool or None.
+      chunk: chunk length or None for the default.
+      dtype: of the arithmetic and of the state.
+
+    Returns:
+      (y, like v; state in `dtype`).
     """
-    steps = r.shape[1]
-    plan = make_plan(steps, chunk, dtype)
+    steps = timed[0].shape[1]
+    plan = make_plan(algebra, steps, chunk, dtype)
     state, cut = state.astype(dtype), None
     if reset is not None:
         state = common.over_reset(reset[:, 0], 0, state)
         cut = jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))
     extra = -steps % plan.chunk
-    if extra:  # steps with no key and no decay change nothing; a constant decay is masked later
+    if extra:
         pad = lambda x: jnp.pad(x, ((0, 0), (0, extra)) + ((0, 0),) * (x.ndim - 2))
-        r, k, v = pad(r), pad(k), pad(v)
-        log_w = log_w if log_w.ndim == 2 else pad(log_w)
-        cut = None if cut is None else pad(cut)
-    inputs = Inputs(r, k, v, log_w, u, cut)
-    y, state = run(plan, inputs, state)
+        timed, cut = jax.tree.map(pad, (timed, cut))
+    y, state = run(plan, Inputs(timed, shared, cut), state)
     return checkpoint_name(y[:, :steps] if extra else y, "wkv_out"), state

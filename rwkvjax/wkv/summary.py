@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rwkvjax.wkv import common, dyadic
+from rwkvjax.wkv import common, dyadic, linear
 
 
 class Wkv6Summary(NamedTuple):
@@ -76,7 +76,12 @@ def wkv6_summary(
     @jax.checkpoint
     def advance(state: jax.Array, xs: tuple) -> tuple[jax.Array, None]:
         k, v, log_w, cut = xs
-        return dyadic.advance_chunk(k, v, jnp.exp(log_w), state, cut), None
+        w = jnp.exp(log_w)
+        if cut is not None:
+            k, w = jnp.where(cut, 0, k), jnp.where(cut, 0, w)
+        totals = dyadic.products(w[..., None, :, :])
+        k = dyadic.decay_to_end(k[..., None, :, :], totals)
+        return linear.next_state(k, v, totals[-1], state), None
 
     xs = jax.tree.map(chunks, (k, v, log_w, cut))
     empty = jnp.zeros((k.shape[0], *k.shape[2:], v.shape[-1]), dtype)

@@ -12,8 +12,7 @@ Dimensions: B batch, T time, H heads, N key channels, M value channels (M = N in
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import common
-from rwkvjax.wkv.chunked import chunked_wkv
+from rwkvjax.wkv import chunked, common, linear
 
 SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
@@ -164,9 +163,5 @@ def run(
         r, k, log_w, u, state = (x.astype(dtype) for x in (r, k, log_w, u, state))
         y, state = scan_wkv(r, k, v.astype(dtype), log_w, u, state, reset)
         return y.astype(v.dtype), state
-    return chunked_wkv(r, k, v, log_w, u, state, reset, chunk or default_chunk(), dtype)
-
-
-def default_chunk() -> int:
-    """16 where elementwise work dominates (CPU), 64 where the number of kernels does."""
-    return 16 if jax.default_backend() == "cpu" else 64
+    timed, shared = ((v, r, k), (log_w, u)) if log_w.ndim == 2 else ((v, r, k, log_w), (u,))
+    return chunked.run_sequence(linear.ALGEBRA, timed, shared, state, reset, chunk, dtype)

@@ -14,9 +14,9 @@ Dimensions: B batch, T time, H heads, N key channels, M value channels (M = N in
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import common
+from rwkvjax.wkv import chunked, common, delta
 
-SEGMENT = 16  # steps run again per stored state in the backward pass
+SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
 
 def advance(
@@ -111,8 +111,9 @@ def wkv7(
       state: [B, H, M, N] float32, value channel first.
       reset: [B, T] bool; True where a new document starts: the state before that step is
         dropped, values and gradients alike.
-      impl: "scan" (step by step, the reference), "chunked" or "auto".
-      chunk: chunk length of the chunked form, a power of two; None = 16.
+      impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
+        decay, reverse-mode derivatives only) or "auto".
+      chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
 
     Returns:
       (y [B, T, H, M] in the dtype of v, state [B, H, M, N]). Everything is computed in float32,
@@ -128,11 +129,16 @@ def wkv7(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, w_log, k, v, kappa, a)
-    state = common.match_varying(state, like=(r, w_log, k, v, kappa, a, reset))
-    r, w_log, k, kappa, a, state = (x.astype(dtype) for x in (r, w_log, k, kappa, a, state))
-    segment = None if impl == "scan" else SEGMENT
-    y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset, segment)
-    return y.astype(v.dtype), state
+    r, w_log, k, v, kappa, a, state, reset = common.match_varying(
+        (r, w_log, k, v, kappa, a, state, reset)
+    )
+    if impl == "scan" or (impl == "auto" and r.shape[1] < SHORTEST_CHUNKED):
+        r, w_log, k, kappa, a, state = (x.astype(dtype) for x in (r, w_log, k, kappa, a, state))
+        y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset)
+        return y.astype(v.dtype), state
+    timed, state = (v, r, w_log, k, kappa, a), jnp.swapaxes(state, -1, -2)
+    y, state = chunked.run_sequence(delta.ALGEBRA, timed, (), state, reset, chunk, dtype)
+    return y, jnp.swapaxes(state, -1, -2)
 
 
 def scan_wkv7(
@@ -144,7 +150,6 @@ def scan_wkv7(
     a: jax.Array,
     state: jax.Array,
     reset: jax.Array | None,
-    segment: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     """The recurrence step by step; all float arrays already in the accumulation dtype."""
 
@@ -152,4 +157,4 @@ def scan_wkv7(
         inputs_t, reset_t = xs
         return advance(common.over_reset(reset_t, 0.0, state), *inputs_t)
 
-    return common.scan_time(body, state, ((r, jnp.exp(w_log), k, v, kappa, a), reset), segment)
+    return common.scan_time(body, state, ((r, jnp.exp(w_log), k, v, kappa, a), reset))
