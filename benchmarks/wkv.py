@@ -112,6 +112,20 @@ def rwkv_ops_case(args, cotangents) -> dict[str, Callable]:
     return {"rwkv-ops native|forward": lambda: list(jax.block_until_ready(program(*inputs)))}
 
 
+def rwkv_ops_seven(args, cotangents) -> dict[str, Callable]:
+    """RWKV-7 of rwkv-ops, native JAX path, if installed."""
+    if importlib.util.find_spec("rwkv_ops") is None:
+        return {}
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax.numpy as jnp
+    from rwkv_ops.rwkv7_kernel.native_keras_op import generalized_delta_rule
+
+    def run(r, w_log, k, v, kappa, a, state):
+        return generalized_delta_rule(r, jnp.log(-w_log), k, v, -kappa, kappa * a, state)
+
+    return jax_cases("7 rwkv-ops native", run, args, cotangents)
+
+
 def contenders(args, cotangents) -> dict[str, Callable]:
     """Everything installed, ours first."""
     from rwkvjax.wkv import wkv6
@@ -202,7 +216,7 @@ def speed_rows() -> list[dict]:
 
 
 def version_rows() -> list[dict]:
-    """The other versions: scan against the default form."""
+    """The other versions: the default form against the scan and, for RWKV-7, rwkv-ops."""
     import numpy as np
 
     from rwkvjax import wkv
@@ -225,13 +239,15 @@ def version_rows() -> list[dict]:
         function = getattr(wkv, f"wkv{version}")
         weights = (flat(cotangents[0]), empty) if version == "4" else cotangents
         cases = {}
-        for impl in ("chunked", "scan"):
+        for impl in ("auto", "scan"):
             form = functools.partial(function, impl=impl)
             cases |= jax_cases(f"{version} {impl}", form, arguments, weights)
+        if version == "7":
+            cases |= rwkv_ops_seven(arguments, weights)
         times = alternate(cases, _REPEATS.value)
         for name, row in times.items():
             form, direction = name.split("|")
-            ours = times[f"{version} chunked|{direction}"]
+            ours = times[f"{version} auto|{direction}"]
             row |= {"cpu_ratio": row["cpu_ms"] / ours["cpu_ms"]}
             row |= {"wall_ratio": row["wall_ms"] / ours["wall_ms"]}
             rows.append({"table": "versions", "form": form, "direction": direction} | row)

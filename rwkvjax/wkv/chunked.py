@@ -47,6 +47,9 @@ class Algebra(NamedTuple):
     forward: Callable[[Chunk, jax.Array], tuple[jax.Array, jax.Array]]  # (y, state)
     advance: Callable[[Chunk, jax.Array], jax.Array]  # state
     backward: Callable[[Chunk, jax.Array, jax.Array, jax.Array], Gradients]  # of (y, state)
+    # One token, step(state, *timed) -> (state, y). If given, it is what runs when no derivative
+    # is asked for: where chunks pay only in the backward pass.
+    step: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
 
 class Plan(NamedTuple):
@@ -176,7 +179,22 @@ def backward(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def run(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(y, final state) of whole groups of chunks."""
+    if plan.algebra.step is not None:
+        return run_steps(plan, inputs, state)
     return forward(plan, inputs, state, save=False)[:2]
+
+
+def run_steps(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same token by token."""
+    step = plan.algebra.step
+    assert step is not None
+
+    def body(state: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
+        timed, cut = xs
+        state, y = step(state, *(x.astype(plan.dtype) for x in timed))
+        return common.over_reset(cut, 0, state), y.astype(inputs.timed[0].dtype)
+
+    return common.scan_time(body, state, (inputs.timed, inputs.cut))
 
 
 def run_forward(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple:

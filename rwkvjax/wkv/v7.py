@@ -112,7 +112,8 @@ def wkv7(
       reset: [B, T] bool; True where a new document starts: the state before that step is
         dropped, values and gradients alike.
       impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
-        decay, reverse-mode derivatives only) or "auto".
+        decay, reverse-mode derivatives only) or "auto" (chunked; on a CPU only when a
+        derivative is taken, since without one the steps are faster).
       chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
 
     Returns:
@@ -136,8 +137,10 @@ def wkv7(
         r, w_log, k, kappa, a, state = (x.astype(dtype) for x in (r, w_log, k, kappa, a, state))
         y, state = scan_wkv7(r, w_log, k, v.astype(dtype), kappa, a, state, reset)
         return y.astype(v.dtype), state
+    stepwise = impl == "auto" and jax.default_backend() == "cpu"
+    algebra = delta.STEPWISE_FORWARD if stepwise else delta.ALGEBRA
     timed, state = (v, r, w_log, k, kappa, a), jnp.swapaxes(state, -1, -2)
-    y, state = chunked.run_sequence(delta.ALGEBRA, timed, (), state, reset, chunk, dtype)
+    y, state = chunked.run_sequence(algebra, timed, (), state, reset, chunk, dtype)
     return y, jnp.swapaxes(state, -1, -2)
 
 

@@ -130,8 +130,8 @@ def test_equals_original_implementation(version, impl):
 
 @pytest.mark.parametrize(
     ("version", "steps"),
-    [(v, t) for v in ("v5", "v6") for t in (1, 2, 3, 4, 5, 12, 37)]
-    + [("v7", t) for t in (1, 2, 3, 4, 5, 12, 37)]
+    [("v6", t) for t in (1, 2, 3, 4, 5, 12, 37)]
+    + [(v, t) for v in ("v5", "v7") for t in (1, 5, 12)]
     + [("v4", t) for t in (1, 16, 35)],
 )
 def test_chunked_equals_scan_with_gradients(version, steps):
@@ -156,8 +156,10 @@ def test_gradients_equal_finite_differences(version):
         check_grads(function, args, order=1, modes=["rev"], eps=1e-6)
 
 
-@pytest.mark.parametrize(("size", "value_size"), [(16, 16), (32, 8), (128, 128)])
-@pytest.mark.parametrize("version", ["v6", "v7"])
+@pytest.mark.parametrize(
+    ("version", "size", "value_size"),
+    [("v6", 16, 16), ("v6", 32, 8), ("v6", 128, 128), ("v7", 32, 8)],
+)
 def test_head_sizes(version, size, value_size):
     args = inputs(version, batch=1, steps=10, heads=1, size=size, value_size=value_size)
     out = jax.eval_shape(lambda: sequence(version, "scan")(args, None))
@@ -173,7 +175,7 @@ def test_split_and_steps_equal_whole(version):
     """T in one go, T1 then T2, and one token at a time."""
     args = jax.tree.map(jnp.float32, inputs(version, steps=9))
     reset = jnp.zeros((2, 9), bool).at[0, 3].set(True).at[1, 6].set(True)
-    function = jax.jit(sequence(version, "chunked"))
+    function = jax.jit(sequence(version, "auto"))
     y, state = function(args, reset)
     first, middle = function(at(version, args, slice(0, 6)), reset[:, :6])
     second, end = function((*at(version, args, slice(6, 9))[:-1], middle), reset[:, 6:])
