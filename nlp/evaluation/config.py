@@ -111,7 +111,7 @@ class Evaluation:
       task_files: further task definitions (TOML).
       models: what is evaluated.
       data: {task id: folder} where a task's data are not found by themselves.
-      limit: ask at most this many items of each task; 0 asks all.
+      limit: ask a random sample of at most this many items of each task; 0 asks all.
       shots: numbers of personal examples; () takes those of each task.
       selection: "random" or "controversial"; "" takes that of each task.
       policy: for unusable answers, see `scoring`; all policies are in the results.

@@ -75,9 +75,9 @@ def scores(results: Results) -> Any:
                 found, [e for e in entries if kind in e["systems"]], strict=True)]  # fmt: skip
             axes.plot(x, [p for p, _ in found], marker, color="0.35", ms=6, label=kind)
     axes.set_yticks(places, [f"{e['name']} ({e['metric']})" for e in entries], fontsize=8)
-    axes.set(xlabel="%", xlim=(0, 100))
+    axes.set(xlabel="%", xlim=(0, 100), ylim=(-0.7, len(entries) - 0.3))
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
@@ -250,7 +250,8 @@ def gains(results: Results) -> Any:
         axes.set_xticks(sorted({g["shots"] for g in found}))
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("gain over no examples (percentage points)")
-    grid[1].legend(fontsize=7)
+    handles, names = grid[1].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, loc="outside right upper")
     return figure
 
 
@@ -283,7 +284,7 @@ def shapes(results: Results) -> Any:
     rest = {"color": "white", "edgecolor": "0.6", "hatch": "//", "lw": 0.5}
     axes.barh(places, 100 - left, 0.7, left=left, label="not answered", **rest)
     axes.set_yticks(places, [name for name, _ in rows], fontsize=7)
-    axes.set(xlabel="% of questions", xlim=(0, 100))
+    axes.set(xlabel="% of questions", xlim=(0, 100), ylim=(-0.7, len(rows) - 0.3))
     figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
@@ -305,5 +306,6 @@ def cost(results: Results) -> Any:
             axes.text(total, place, f" {float(u['cost']):.3g}", va="center", fontsize=7)
     axes.set_yticks(places, [name for name, _ in rows], fontsize=7)
     axes.set_xlabel(f"tokens of {names[0]}, with the cost where prices are given")
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.legend(fontsize=8)
     return figure

@@ -48,7 +48,8 @@ def load(task: Task, path: str = "", limit: int = 0) -> Corpus:
     Args:
       task: the task.
       path: folder of the data; by default that of `core.datasets.find_dataset`.
-      limit: ask at most this many items; 0 asks all.
+      limit: ask a random sample of this many items at most (data are often sorted by label, so
+        the first ones would not do); 0 asks all.
 
     Raises:
       FileNotFoundError: the data are nowhere.
@@ -66,7 +67,12 @@ def load(task: Task, path: str = "", limit: int = 0) -> Corpus:
     _check_gold(task, (*test, *corpus.train))
     asked = {item.text_id for item in test}
     train = tuple(item for item in corpus.train if item.text_id not in asked)
-    return Corpus(tuple(test[:limit] if limit else test), train)
+    return Corpus(tuple(few(test, limit)), train)
+
+
+def few(items: Sequence[Item], limit: int) -> list[Item]:
+    """A random sample of at most `limit` items in their order, always the same; 0 keeps all."""
+    return take(items, Sample("random", limit)) if limit else list(items)
 
 
 def _folder(task: Task, path: str) -> Path:

@@ -96,7 +96,7 @@ def _variants(cfg: Evaluation, task: Task, corpus: loaders.Corpus) -> list[Varia
         selection = cfg.selection or task.selection
         pool = fewshot.Pool(corpus.train, task.labels, selection, cfg.seed)
         items = fewshot.common_subset(items, pool, shots)
-    items = items[: cfg.limit] if cfg.limit else items
+    items = loaders.few(items, cfg.limit)
     return [Variant(task, n, tuple(items), corpus.train, pool) for n in shots]
 
 

@@ -109,9 +109,16 @@ def _literal(text: str, start: int) -> tuple[Element | None, int]:
         inside = closing in "'’" and text[i - 1 : i].isalnum() and text[i + 1 : i + 2].isalnum()
         if text[i] == closing and not inside:
             raw = text[start + 1 : i]
-            return (re.sub(r"\\(.)", r"\1", raw), opening in _STRAIGHT), i + 1
+            return (_unescape(raw), opening in _STRAIGHT), i + 1
         i += 1
     return None, i
+
+
+def _unescape(raw: str) -> str:
+    """Undoes backslashes: \\uXXXX, with surrogate pairs, and single characters."""
+    character = lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else m[1]
+    text = re.sub(r"\\(u[0-9a-fA-F]{4}|.)", character, raw, flags=re.S)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _skip(text: str, i: int) -> int:

@@ -124,6 +124,12 @@ def test_sentences_are_ordered_as_numbers():
     assert twice[0].status == "contradictory"
 
 
+def test_escapes_are_read():
+    answer = '["\\u2764", "\\ud83d\\ude0d"]'
+    assert parsing.parse_labels(answer, EMOJI, "many").labels == ("❤", "😍")
+    assert parsing.parse_labels('["\\ud83d"]', EMOJI).labels is None
+
+
 def test_numbers_and_spans():
     assert parsing.parse_number("It costs 1,234.50 dollars.").labels == ("1234.50",)
     assert parsing.parse_number("3 + 4 = 7\n#### 7").labels == ("7",)
