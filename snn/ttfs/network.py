@@ -282,7 +282,11 @@ def slopes(layer: Layer, block: Mapping[str, Any]) -> tuple[Any, Any]:
 def pool(node: Pool, x: jax.Array) -> jax.Array:
     """Earliest (or latest) spike of each window, on lead times [B, H, W, C]."""
     if node.window == node.strides and node.padding == ((0, 0), (0, 0)):
-        return _disjoint_pool(node, x)
+        earliest = max_of_tiles(x, node.window)
+        if not any(node.latest):
+            return earliest
+        last = _tiles(x, node.window).min(axis=(2, 4))
+        return jnp.where(jnp.asarray(node.latest), last, earliest)
     size, step = (1, *node.window, 1), (1, *node.strides, 1)
     pads = ((0, 0), *node.padding, (0, 0))
     earliest = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, size, step, pads)
@@ -292,16 +296,16 @@ def pool(node: Pool, x: jax.Array) -> jax.Array:
     return jnp.where(jnp.asarray(node.latest), last, earliest)
 
 
-def _disjoint_pool(node: Pool, x: jax.Array) -> jax.Array:
-    """`pool` for windows that tile the image, whose derivative is much cheaper in this form."""
-    height, width, channels = node.shape
-    high, wide = node.window
-    tiles = x[:, : height * high, : width * wide]
-    tiles = tiles.reshape(-1, height, high, width, wide, channels)
-    earliest = tiles.max(axis=(2, 4))
-    if not any(node.latest):
-        return earliest
-    return jnp.where(jnp.asarray(node.latest), tiles.min(axis=(2, 4)), earliest)
+def _tiles(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """[B, H, W, C] -> [B, H / h, h, W / w, w, C]; left-over rows and columns are dropped."""
+    height, width = x.shape[1] // window[0], x.shape[2] // window[1]
+    x = x[:, : height * window[0], : width * window[1]]
+    return x.reshape(-1, height, window[0], width, window[1], x.shape[-1])
+
+
+def max_of_tiles(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """Maximum over windows that tile the image; its derivative is much cheaper in this form."""
+    return _tiles(x, window).max(axis=(2, 4))
 
 
 def rectify(

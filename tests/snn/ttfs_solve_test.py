@@ -224,3 +224,13 @@ def test_memory_is_linear_in_the_layer():
     compiled = jax.jit(jax.grad(solve, argnums=(0, 1))).lower(*arguments).compile()
     used = compiled.memory_analysis().temp_size_in_bytes
     assert used < 8 * rows * inputs * neurons / 4
+
+
+def test_lif_layer_equals_jaxsnn():
+    """Spike times of jaxsnn 0.3.0 (event by event, float32), tau_m = 2 tau_s = 2, threshold 0.2."""
+    rng = np.random.default_rng(0)
+    times = rng.uniform(0, 1, (2, 5)).astype(np.float32)
+    weight = (rng.normal(1.0, 2.0, (5, 3)) * 4 / 5).astype(np.float32)
+    expected = [[0.20852762, 1.0192485, 0.12140538], [0.7075644, 1.2164176, 0.7084249]]
+    found = causal_solve(times, weight, 0.2, Lif2(1.0))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
