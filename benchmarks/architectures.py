@@ -99,7 +99,9 @@ def main(values: flags.FlagValues) -> None:
     for seed in values.seeds:
         for version in values.versions:
             print(f"== {_NAMES[version]}, seed {seed}", file=sys.stderr)
-            results.append(train(version, int(seed), values.steps, root / f"{version}-{seed}"))
+            results.append(
+                train(version, int(seed), values.steps, root / f"{version}-{seed}-{values.steps}")
+            )
     with files.atomic_write(root / "results.jsonl", "w") as f:
         f.writelines(json.dumps(r) + "\n" for r in results)
     files.write_text(root / "results.md", table(results) + "\n")

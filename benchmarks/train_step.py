@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from core import cli, hardware
+from core import cli, hardware, run_info
 from rwkvjax import flops, model
 from rwkvjax.config import Config
 from rwkvjax.task import LanguageModelTask, TaskConfig
@@ -204,7 +204,7 @@ def report(
             "compile_s": compiles.get(name, 0.0),
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
-            "git_revision": cli.git_revision(),
+            "git_revision": run_info.git_revision(),
         }
         cells = (
             f"{record['tokens_per_s']:.0f}",

@@ -40,20 +40,30 @@ def _with_shardings(tree: PyTree, shardings: PyTree) -> PyTree:
 class Checkpointer:
     """Saves and restores the state of a run under one directory."""
 
-    def __init__(self, directory: str | pathlib.Path, keep: int = 3, asynchronous: bool = True):
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        keep: int = 3,
+        asynchronous: bool = True,
+        read_only: bool = False,
+    ):
         """Opens (and creates) the directory.
 
         Args:
           directory: where checkpoints lie, one folder for each step.
           keep: number of newest checkpoints to keep; 0 keeps all.
           asynchronous: return from `save` before the files are written.
+          read_only: change nothing; needed beside a running training, whose unfinished saves a
+            writer would clear away.
         """
         # A relative path would fail in the background thread, after `save` has returned.
         self.directory = epath.Path(directory).expanduser().resolve()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep or None,
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=asynchronous,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=asynchronous and not read_only,
         )
         try:
             self._manager = ocp.CheckpointManager(
@@ -219,7 +229,7 @@ def load_params(
             " steps, or one step"
         )
     directory, step = found
-    manager = Checkpointer(directory, keep=0)
+    manager = Checkpointer(directory, keep=0, read_only=True)
     try:
         meta, params = manager.meta(step), manager.restore_params(step)
     finally:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import pathlib
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import app, flags
@@ -18,6 +17,7 @@ from ml_collections import config_flags
 
 from core import config as config_lib
 from core import files
+from core.run_info import write as write_run_info  # noqa: F401
 
 # Defined once here: two binaries that each defined --config could not be imported together.
 CONFIG = config_flags.DEFINE_config_file(
@@ -36,9 +36,6 @@ _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Number of processes.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Index of this process.")
 _DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "Stop at the operation that makes a NaN.")
-_TRANSFER_GUARD = flags.DEFINE_bool(
-    "transfer_guard", False, "Fail at implicit copies between host and devices."
-)
 
 
 class UserError(Exception):
@@ -65,7 +62,29 @@ def run(main: Callable[[Any, str], None]) -> None:
             sys.exit(2)
 
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Flags, with misspelt configuration keys as one line instead of a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
+        print(f"error: {error}\nTry --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextlib.contextmanager
+def explain() -> Iterator[None]:
+    """Shows mistakes of the user in the body (values, files, missing extras) as one line.
+
+    For the part of a program that reads what the user named; a ValueError from the mathematics
+    that follows is a defect and keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        raise UserError(str(error)) from error
 
 
 def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, doc: str) -> None:
@@ -82,13 +101,13 @@ def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, 
     if "help" not in values:
         flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
     absl_logging.set_verbosity(absl_logging.WARNING)
+    if any(arg in ("--help", "-help", "-h") for arg in sys.argv[1:]):
+        print(f"{doc}\n{values.get_help()}")
+        return
     try:
         extra = values(sys.argv)[1:]
         if extra:
             raise flags.Error(f"unexpected arguments {extra}")
-        if values["help"].value:
-            print(f"{doc}\n{values.get_help()}")
-            return
         values.validate_all_flags()
         main(values)
     except flags.Error as error:
@@ -106,7 +125,7 @@ def _user_errors() -> tuple[type[BaseException], ...]:
 
     return (
         *(UserError, CheckpointError, config_lib.ConfigError),
-        *(FileNotFoundError, FloatingPointError, files.DiskFullError),
+        *(FileNotFoundError, FloatingPointError, files.DiskFullError, files.FileInUseError),
     )
 
 
@@ -126,43 +145,3 @@ def start_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", cache)
     if _DEBUG_NANS.value:
         jax.config.update("jax_debug_nans", True)
-    if _TRANSFER_GUARD.value:
-        jax.config.update("jax_transfer_guard", "disallow")
-
-
-def write_run_info(workdir: str | os.PathLike[str], config: Any) -> None:
-    """Writes config.json: resolved configuration, versions, git revision, devices."""
-    import jax
-    import numpy as np
-
-    info = {
-        "config": config_lib.to_dict(config),
-        "command": sys.argv,
-        "git_revision": git_revision(),
-        "versions": {
-            "python": sys.version.split()[0],
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-        },
-        "devices": [str(d) for d in jax.devices()],
-    }
-    path = pathlib.Path(workdir) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(path, "w") as f:
-        json.dump(info, f, indent=2)
-
-
-def git_revision() -> str:
-    """Revision of the checkout this file lies in, "" outside of one."""
-    root = pathlib.Path(__file__).resolve().parent.parent
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return out.stdout.strip()

@@ -10,6 +10,8 @@ sharded start-up, donation, accumulation, EMA, logging, checkpoints, resume, pre
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import pathlib
 import signal
@@ -27,7 +29,7 @@ from jax.sharding import Mesh
 from core import checkpoint as checkpoint_lib
 from core import config as config_lib
 from core import data as data_lib
-from core import metrics
+from core import files, metrics, run_info
 from core import params as params_lib
 from core import sharding as sharding_lib
 from core.progress import Progress
@@ -100,12 +102,14 @@ class Trainer:
         self.run_config = config_lib.to_dict(run_config or {})
         self.mesh = sharding_lib.make_mesh(dict(cfg.mesh))
         self.rules = sharding_lib.get_rules(cfg.sharding)
+        sharding_lib.check_mesh(self.mesh, cfg.sharding)
         self.specs = task.param_specs()
         if init_params is not None:
             params_lib.check(init_params, self.specs, what="initial parameters")
         self._init_params = init_params
         self._report = report or _print_on_main_process
         self._stop = threading.Event()
+        self._profiling = False
         self.evaluate = make_evaluate(task, cfg, self.mesh)
         # Arguments, not a closure: parameters captured by jit would become compiled constants.
         self._init = lambda params: init_state(task, tx, cfg, params)
@@ -154,20 +158,24 @@ class Trainer:
 
     def run(self) -> TrainState:
         """Trains to the last step; returns the final state."""
-        cfg = self.cfg
-        saver = checkpoint_lib.Checkpointer(self.workdir / "checkpoints", cfg.keep)
-        state, meta = self.start(saver)
-        first = int(state.step)
-        window = metrics.Window(**meta.get("window", {}))
-        writer = self._writers(first if meta else None)
-        previous = _on_termination(self._stop)
-        try:
+        with contextlib.ExitStack() as stack:
+            if jax.process_index() == 0:
+                self.workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.exclusive_lock(self.workdir / "lock"))
+            saver = checkpoint_lib.Checkpointer(self.workdir / "checkpoints", self.cfg.keep)
+            stack.callback(saver.close)
+            state, meta = self.start(saver)
+            if jax.process_index() == 0:
+                run_info.write(self.workdir, self.run_config)
+            first = int(state.step)
+            window = metrics.Window(**meta.get("window", {}))
+            writer = self._writers(first if meta else None)
+            stack.callback(writer.close)
+            previous = _on_termination(self._stop)
+            stack.callback(_restore_handler, previous)
+            stack.callback(self._end_profile)
             state = self._steps(state, first, window, writer, saver)
             saver.wait()
-        finally:
-            _restore_handler(previous)
-            writer.close()
-            saver.close()
         return state
 
     def _writers(self, resume_step: int | None) -> metrics.FanOut:
@@ -219,7 +227,7 @@ class Trainer:
                 read_pending()
                 self._evaluate(done, state, writer, progress)
             if self._due(done, cfg.save_every) or last or stopping:
-                # Never save a state whose loss has not been seen to be finite.
+                # Never save after a step whose loss or gradient was not finite.
                 read_pending()
                 saver.save(done, *state.split(), self._meta(done, window))
             if stopping and not last:
@@ -251,6 +259,7 @@ class Trainer:
                 f" step {step}; the last saved checkpoint in {self.workdir}/checkpoints is from"
                 " before this step. Lower the learning rate or look at the data of this step"
             )
+        progress.first_step_done(step)
         window.add(numbers)
         if step % self.cfg.log_every == 0 or step == self.cfg.steps:
             means = window.take()
@@ -277,11 +286,13 @@ class Trainer:
             return
         if name not in values:
             raise ValueError(f"best_metric {name!r} is not among the metrics {sorted(values)}")
+        if not math.isfinite(values[name]):
+            return
         saver = checkpoint_lib.Checkpointer(self.workdir / "best", keep=1)
         try:
             latest = saver.latest_step()
             if latest is not None:
-                best = saver.meta(latest)["metrics"][name]
+                best = float(saver.meta(latest)["metrics"][name])
                 better = values[name] < best if self.cfg.best_mode == "min" else values[name] > best
                 if latest >= step or not better:
                     return
@@ -304,12 +315,17 @@ class Trainer:
         }
 
     def _profile(self, step: int) -> None:
-        cfg = self.cfg
-        if not cfg.profile_steps:
-            return
-        if step == cfg.profile_first:
+        first, count = self.cfg.profile_first, self.cfg.profile_steps
+        inside = first <= step < first + count
+        if inside and not self._profiling:
             jax.profiler.start_trace(str(self.workdir / "profile"))
-        elif step == cfg.profile_first + cfg.profile_steps:
+            self._profiling = True
+        elif not inside:
+            self._end_profile()
+
+    def _end_profile(self) -> None:
+        if self._profiling:
+            self._profiling = False
             jax.profiler.stop_trace()
             self._report(f"profile written to {self.workdir / 'profile'}")
 

@@ -7,6 +7,7 @@ file of an interrupted run equals that of an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -63,16 +64,20 @@ class JsonlWriter:
         """Images have no place in a text file; nothing is written."""
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with files.explain_full_disk(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def flush(self) -> None:
         """See `MetricWriter.flush`."""
-        self._file.flush()
+        with files.explain_full_disk(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """See `MetricWriter.close`."""
-        self._file.close()
+        # Every record was flushed; closing again after a full disk must not hide that error.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _jsonable(value: Any) -> float | str:

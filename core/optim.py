@@ -18,6 +18,9 @@ PyTree = Any
 Schedule = Callable[[jax.Array], jax.Array]
 
 
+SCHEDULES = ("cosine", "exponential", "cosine_exponential", "linear", "constant")
+
+
 @dataclasses.dataclass(frozen=True)
 class AdamWConfig:
     """AdamW with warm-up and decay.
@@ -48,8 +51,13 @@ class AdamWConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.schedule not in _SHAPES:
-            raise ValueError(f"schedule must be one of {list(_SHAPES)}, got {self.schedule!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {SCHEDULES}, got {self.schedule!r}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
+            raise ValueError(f"Adam: {self.beta1=} {self.beta2=} in [0, 1), {self.eps=} > 0")
+        for name in ("warmup_steps", "clip_norm", "weight_decay", "final_weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.learning_rate <= 0 or self.final_learning_rate < 0:
             raise ValueError(f"learning rates: {self.learning_rate=} {self.final_learning_rate=}")
         if "exponential" in self.schedule and self.final_learning_rate == 0:
@@ -75,37 +83,39 @@ def _constant(start: float, end: float, progress: jax.Array) -> jax.Array:
     return jnp.full_like(progress, start)
 
 
-def _cosine_exponential(start: float, end: float, progress: jax.Array) -> jax.Array:
-    return 0.5 * (_cosine(start, end, progress) + _exponential(start, end, progress))
-
-
 _SHAPES = {
     "cosine": _cosine,
     "exponential": _exponential,
-    "cosine_exponential": _cosine_exponential,
     "linear": _linear,
     "constant": _constant,
 }
 
 
-def _progress(cfg: AdamWConfig, steps: int, step: jax.Array) -> jax.Array:
-    """Fraction of the decay that is done: 0 until the warm-up ends, 1 at step `steps`."""
+def _progress(cfg: AdamWConfig, steps: int, step: jax.Array, shape: str) -> jax.Array:
+    """Fraction of the decay that is done at a step, as the official trainer counts it.
+
+    The cosine counts from the end of the warm-up and would reach 1 at step `steps`; the others
+    are one step ahead and reach 1 at the last step.
+    """
     span = max(1, steps - cfg.warmup_steps)
-    return jnp.clip((step - cfg.warmup_steps) / span, 0.0, 1.0)
+    ahead = 0 if shape == "cosine" else 1
+    return jnp.clip((step - cfg.warmup_steps + ahead) / span, 0.0, 1.0)
 
 
 def make_schedule(cfg: AdamWConfig, steps: int) -> Schedule:
     """Learning rate as a function of the step: warm-up times decay.
 
-    The warm-up multiplies by `warmup_start + (1 - warmup_start) step / warmup_steps`; the decay's
-    progress is 0 at the end of the warm-up and would reach 1 at step `steps`. With the defaults
-    this is the token-based schedule of the official RWKV trainer.
+    The warm-up multiplies by `warmup_start + (1 - warmup_start) step / warmup_steps`. With the
+    defaults this is the token-based schedule of the official RWKV trainer; "exponential" is its
+    default one, and "cosine_exponential" what it uses for a negative number of exit tokens.
     """
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        progress = _progress(cfg, steps, step)
-        rate = _SHAPES[cfg.schedule](cfg.learning_rate, cfg.final_learning_rate, progress)
+        ends = (cfg.learning_rate, cfg.final_learning_rate)
+        parts = cfg.schedule.split("_")
+        rates = [_SHAPES[p](*ends, _progress(cfg, steps, step, p)) for p in parts]
+        rate = jnp.stack(rates).mean(axis=0)
         warm = jnp.clip(step / max(1, cfg.warmup_steps), 0.0, 1.0)
         scale = cfg.warmup_start + (1 - cfg.warmup_start) * warm if cfg.warmup_steps else 1.0
         return rate * scale
@@ -119,7 +129,7 @@ def make_decay_schedule(cfg: AdamWConfig, steps: int) -> float | Schedule:
         return cfg.weight_decay
 
     def schedule(step: jax.Array) -> jax.Array:
-        progress = _progress(cfg, steps, jnp.asarray(step, jnp.float32))
+        progress = _progress(cfg, steps, jnp.asarray(step, jnp.float32), "exponential")
         return _exponential(cfg.weight_decay, cfg.final_weight_decay, progress)
 
     return schedule

@@ -24,9 +24,15 @@ class Progress:
         self._flops = flops(cfg.batch_size) if flops else None
         peak = hardware.peak_flops() if flops and jax.process_index() == 0 else None
         self._peak = peak * jax.device_count() if peak else None
-        # Rates count from the second logged step on: the first one compiles.
+        # The first step compiles; rates count from its end (`first_step_done`).
         self._mark: tuple[int, float] = (first, time.perf_counter())
+        self._first = first
         self._rate = 0.0
+
+    def first_step_done(self, step: int) -> None:
+        """Starts the clock after the first step of this process."""
+        if step == self._first + 1:
+            self._mark = (step, time.perf_counter())
 
     def rates(self, step: int) -> dict[str, float]:
         """Measured rates since the last call."""

@@ -88,10 +88,25 @@ def get_rules(rules: str | Rules) -> Rules:
     return {**_REPLICATED, **rules}
 
 
+def check_mesh(mesh: Mesh, rules: str | Rules) -> None:
+    """Raises ValueError for a mesh axis that the rules never use: its devices would all do the
+    same work."""
+    used = {axis for rule in get_rules(rules).values() for axis in _names(rule)}
+    idle = [name for name, size in mesh.shape.items() if size > 1 and name not in used]
+    if idle:
+        raise ValueError(
+            f"mesh axes {idle} of {dict(mesh.shape)} are not used by the sharding {rules!r}, which"
+            f" knows {sorted(used)}"
+        )
+
+
+def _names(rule: MeshAxes) -> tuple[str, ...]:
+    return (rule,) if isinstance(rule, str) else tuple(rule or ())
+
+
 def _present(rule: MeshAxes, mesh: Mesh) -> tuple[str, ...]:
     """The axes of a rule that this mesh has (a preset may name axes that are not in use)."""
-    names = (rule,) if isinstance(rule, str) else tuple(rule or ())
-    return tuple(name for name in names if name in mesh.shape)
+    return tuple(name for name in _names(rule) if name in mesh.shape)
 
 
 def partition_spec(

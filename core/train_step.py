@@ -29,23 +29,27 @@ class TrainState:
     ema: PyTree
 
     def split(self) -> tuple[PyTree, PyTree]:
-        """The two checkpoint items: (params, the rest)."""
+        """The two checkpoint items: (parameters to use, the rest).
+
+        With an EMA, the averaged parameters are those to use (they are what is evaluated); the
+        raw ones go with the rest.
+        """
         rest = {"step": self.step, "opt_state": self.opt_state}
         # Orbax refuses empty items inside a tree, so absent parts are left out.
         if jax.tree.leaves(self.carry):
             rest["carry"] = self.carry
         if jax.tree.leaves(self.ema):
-            rest["ema"] = self.ema
+            return self.ema, {**rest, "raw_params": self.params}
         return self.params, rest
 
     def merge(self, params: PyTree, rest: Mapping[str, PyTree]) -> TrainState:
         """Inverse of `split`; absent parts are taken from self."""
         return TrainState(
             step=rest["step"],
-            params=params,
+            params=rest.get("raw_params", params),
             opt_state=rest["opt_state"],
             carry=rest.get("carry", self.carry),
-            ema=rest.get("ema", self.ema),
+            ema=params if "raw_params" in rest else self.ema,
         )
 
 
@@ -129,7 +133,9 @@ def _accumulated(task: Task, parts: int) -> Callable[..., Any]:
         shapes = ((loss, {k: v for k, v in aux.items() if k != "weight"}, grads), loss)
         start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         ((loss, aux, grads), weight), _ = jax.lax.scan(body, start, pieces)
-        loss, aux, grads = jax.tree.map(lambda x: x / weight, (loss, aux, grads))
+        tiny = jnp.finfo(weight.dtype).tiny  # a batch without weight has no gradient, not NaN
+        mean = lambda x: x / jnp.maximum(weight, tiny)
+        loss, aux, grads = jax.tree.map(mean, (loss, aux, grads))
         return (loss, (carry, {**aux, "weight": weight})), grads
 
     return grads_of

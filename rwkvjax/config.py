@@ -29,6 +29,8 @@ class Config:
       group_norm_eps: epsilon of the per-head norm; official 64e-5. Files of rwkv.cpp for version 5
         were made with 1e-5.
       layer_norm_eps: epsilon of every other norm.
+      embedding_init: half-width of the uniform start of the embedding; RWKV-4's own trainer used
+        its learning rate here.
       dtype: dtype of activations and matrix products; states and decays are always float32.
       remat: what the backward pass recomputes in each block: "none", "full", or "dots" (keeps
         matrix products).
@@ -50,6 +52,7 @@ class Config:
     gate_rank: int = 0
     group_norm_eps: float = 64e-5
     layer_norm_eps: float = 1e-5
+    embedding_init: float = 1e-4
     dtype: str = "float32"
     remat: str = "none"
     wkv: str = "auto"
@@ -61,7 +64,8 @@ class Config:
         for name in ("vocab_size", "dim", "layers", "head_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("att_dim", "ffn_dim", "mix_rank", "decay_rank", "iclr_rank", "value_rank"):
+        ranks = ("mix_rank", "decay_rank", "iclr_rank", "value_rank", "gate_rank")
+        for name in ("att_dim", "ffn_dim", *ranks, "wkv_chunk", "embedding_init"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.version != "4" and self.resolved_att_dim % self.head_size:

@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from core import config as config_lib
 from core import optim, sharding
 from core.loop import TrainConfig, Trainer
 from rwkvjax.config import SIZES, Config, get_config
-from rwkvjax.data import BinidxWindows, PackedDocuments, ReadOptions, sequential_windows
+from rwkvjax.data import (
+    BinidxWindows,
+    PackedDocuments,
+    ReadOptions,
+    build_mixture,
+    load_recipe,
+    sequential_windows,
+)
 from rwkvjax.data.corpus import open_corpus
-from rwkvjax.data.windows import ArrayTokens, TokenStore
+from rwkvjax.data.windows import TokenSlice, TokenStore
 from rwkvjax.optim import group_fn
 from rwkvjax.task import LanguageModelTask, TaskConfig
 from rwkvjax.tokenizers import Tokenizer, get_tokenizer
@@ -27,6 +36,8 @@ class DataConfig:
     """What is read, and how it is cut into windows.
 
     Attributes:
+      recipe: a corpus recipe (TOML) whose sources are mixed in its proportions; then `sources`
+        gives the binidx file of each source, and `train` stays empty.
       train, heldout: inputs; text files, folders, patterns, "stdlib:train", or one binidx file.
       tokenizer: "byte", "world", or a vocabulary file.
       context: tokens predicted in each window (T).
@@ -39,8 +50,10 @@ class DataConfig:
       field: JSONL field that holds the text.
     """
 
-    train: tuple[str, ...]
+    train: tuple[str, ...] = ()
     heldout: tuple[str, ...] = ()
+    recipe: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
     heldout_fraction: float = 0.0
     tokenizer: str = "byte"
     context: int = 256
@@ -55,6 +68,8 @@ class DataConfig:
             raise ValueError(f"heldout_fraction must be in [0, 1), got {self.heldout_fraction}")
         if self.heldout and self.heldout_fraction:
             raise ValueError("give either heldout inputs or a heldout_fraction, not both")
+        if self.recipe and (self.train or self.heldout_fraction):
+            raise ValueError("a recipe brings its own sources: leave train and the fraction empty")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +102,42 @@ def build_config(values: Any) -> RunConfig:
     """
     blocks: dict[str, Any] = dict(values.to_dict() if hasattr(values, "to_dict") else values)
     data = config_lib.build(DataConfig, blocks.get("data"), "config.data")
-    blocks["model"] = _model(dict(blocks.get("model") or {}), data.tokenizer)
-    return config_lib.build(RunConfig, {**blocks, "data": data})
+    optimizer = config_lib.build(optim.AdamWConfig, blocks.get("optimizer"), "config.optimizer")
+    given = {k: v for k, v in (blocks.get("model") or {}).items() if v is not None}
+    blocks["model"] = _model(given, data.tokenizer, optimizer)
+    return config_lib.build(RunConfig, {**blocks, "data": data, "optimizer": optimizer})
 
 
-def _model(block: dict[str, Any], tokenizer: str) -> Config:
+def default_config() -> ConfigDict:
+    """Every key of a configuration with its default, so that the command line can set them all.
+
+    Keys of the model block are empty placeholders: what is not set follows `model.size`, or the
+    defaults of `Config`.
+    """
+    hints = {f.name: type(f.default) for f in dataclasses.fields(Config)}
+    blocks = {
+        "data": DataConfig(),
+        "optimizer": optim.AdamWConfig(),
+        "task": TaskConfig(),
+        "sample": SampleConfig(),
+    }
+    train = config_lib.to_dict(TrainConfig(steps=1, batch_size=1))
+    return ConfigDict(
+        {
+            "model": {name: placeholder(kind) for name, kind in {"size": str, **hints}.items()},
+            "train": {**train, "mesh": {"data": -1, "model": 1}},
+            **{
+                name: {
+                    f.name: getattr(block, f.name)
+                    for f in dataclasses.fields(block)  # type: ignore[arg-type]
+                }
+                for name, block in blocks.items()
+            },
+        }
+    )
+
+
+def _model(block: dict[str, Any], tokenizer: str, optimizer: optim.AdamWConfig) -> Config:
     size = block.pop("size", "")
     vocab = block.pop("vocab_size", 0) or get_tokenizer(tokenizer).vocab_size
     if size and size not in SIZES:
@@ -99,12 +145,21 @@ def _model(block: dict[str, Any], tokenizer: str) -> Config:
             f"config.model.size: unknown size {size!r}, expected one of {', '.join(SIZES)}"
         )
     base = config_lib.to_dict(get_config(size)) if size else {}
-    return config_lib.build(Config, {**base, **block, "vocab_size": vocab}, "config.model")
+    values = {**base, **block, "vocab_size": vocab}
+    if values.get("version") == "4" and "embedding_init" not in block:
+        values["embedding_init"] = optimizer.learning_rate  # as RWKV-4's own trainer did
+    return config_lib.build(Config, values, "config.model")
 
 
-def open_stores(cfg: DataConfig, tokenizer: Tokenizer) -> tuple[TokenStore, TokenStore | None]:
-    """(training tokens, held-out tokens or None)."""
+def open_stores(
+    cfg: DataConfig, tokenizer: Tokenizer
+) -> tuple[TokenStore | None, TokenStore | None]:
+    """(training tokens, held-out tokens or None); no training tokens for a recipe."""
     options = ReadOptions(field=cfg.field)
+    if cfg.recipe:
+        limit = cfg.heldout_tokens
+        held = open_corpus(cfg.heldout, tokenizer, options, limit) if cfg.heldout else None
+        return None, held
     train = open_corpus(cfg.train, tokenizer, options)
     if cfg.heldout:
         return train, open_corpus(cfg.heldout, tokenizer, options, cfg.heldout_tokens)
@@ -112,15 +167,15 @@ def open_stores(cfg: DataConfig, tokenizer: Tokenizer) -> tuple[TokenStore, Toke
         return train, None
     cut = round(train.num_tokens * (1 - cfg.heldout_fraction))
     size = min(train.num_tokens - cut, cfg.heldout_tokens or train.num_tokens)
-    parts = (train.window(0, cut), train.window(cut, size))
-    first, second = (ArrayTokens([np.asarray(part)], train.dtype) for part in parts)
-    return first, second
+    return TokenSlice(train, 0, cut), TokenSlice(train, cut, cut + size)
 
 
 def train_windows(
-    store: TokenStore, cfg: DataConfig, train: TrainConfig, vocab_size: int, carry: bool
+    store: TokenStore | None, cfg: DataConfig, train: TrainConfig, vocab_size: int, carry: bool
 ) -> Any:
     """The training windows; consecutive ones in each row if the state is carried."""
+    if store is None:
+        return build_mixture(load_recipe(cfg.recipe), dict(cfg.sources), cfg.context)
     if carry:
         return BinidxWindows(
             store,

@@ -15,7 +15,7 @@ from core import cli
 from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.config import Config
 from rwkvjax.sample import Sampling, stream
-from rwkvjax.tokenizers import StreamDecoder, Tokenizer, get_tokenizer
+from rwkvjax.tokenizers import StreamDecoder, Tokenizer, decodable_ids, get_tokenizer
 
 _FLAGS = flags.FlagValues()
 _CHECKPOINT = flags.DEFINE_string(
@@ -54,13 +54,15 @@ def main(values: flags.FlagValues) -> None:
     """Prints the prompt and its continuations as they are drawn."""
     if not values.checkpoint:
         raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
-    cfg, params, meta = load_with_meta(values.checkpoint)
-    tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+    with cli.explain():
+        cfg, params, meta = load_with_meta(values.checkpoint)
+        tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+        vocab = decodable_ids(tokenizer)
+        how = Sampling(values.temperature, values.top_p, values.top_k, vocab)
     prompt = values.prompt
     tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]
     if not tokens.size:
         raise cli.UserError("the prompt is empty: give at least one character")
-    how = Sampling(values.temperature, values.top_p, values.top_k)
     for number in range(values.samples):
         if values.samples > 1:
             print(f"--- {number + 1} of {values.samples}")

@@ -63,7 +63,7 @@ def param_specs(cfg: Config) -> Params:
     vocab, dim = cfg.vocab_size, cfg.dim
     head_gain = 0.5 * (vocab / dim) ** 0.5 if vocab > dim else 0.5
     return {
-        "emb": {"weight": ParamSpec((vocab, dim), ("vocab", "embed"), Uniform(1e-4))},
+        "emb": {"weight": ParamSpec((vocab, dim), ("vocab", "embed"), Uniform(cfg.embedding_init))},
         "ln0": layers.norm_specs(dim),
         "blocks": params_lib.stack(blocks),
         "ln_out": layers.norm_specs(dim),

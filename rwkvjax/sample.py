@@ -29,14 +29,16 @@ class Sampling:
       temperature: divides the log-probabilities; 0 takes the most likely token.
       top_p: keep the smallest set of tokens whose probability reaches this; 1 keeps all.
       top_k: keep this many tokens; 0 keeps all.
+      vocab: draw only ids below this (a model may have more rows than its tokenizer ids); 0: all.
     """
 
     temperature: float = 1.0
     top_p: float = 0.85
     top_k: int = 0
+    vocab: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or min(self.top_k, self.vocab) < 0:
             raise ValueError(
                 "expected temperature >= 0, 0 < top_p <= 1, top_k >= 0, got"
                 f" {self.temperature=} {self.top_p=} {self.top_k=}"
@@ -49,6 +51,8 @@ def draw(logits: jax.Array, key: jax.Array, how: Sampling) -> jax.Array:
     Truncation looks at the untempered probabilities and the temperature follows, as in the
     official package.
     """
+    if how.vocab:
+        logits = jnp.where(jnp.arange(logits.shape[-1]) < how.vocab, logits, -jnp.inf)
     if how.temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)

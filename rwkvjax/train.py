@@ -20,20 +20,19 @@ from core import cli, files, plots
 from core import params as params_lib
 from core.loop import Trainer
 from rwkvjax import flops
+from rwkvjax.data import Mixture, format_report
 from rwkvjax.experiment import RunConfig, build_config, make_trainer
 from rwkvjax.sample import Sampling, generate
-from rwkvjax.tokenizers import get_tokenizer
+from rwkvjax.tokenizers import decodable_ids, get_tokenizer
 
 
 def main(config: Any, workdir: str) -> None:
     """Trains as configured, then writes the loss curve and prints continuations."""
-    cfg = build_config(config)
     out = Path(workdir).expanduser().resolve()
     main_process = jax.process_index() == 0
-    if main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        cli.write_run_info(out, cfg)
-    trainer = make_trainer(cfg, out)
+    with cli.explain():
+        cfg = build_config(config)
+        trainer = make_trainer(cfg, out)
     if main_process:
         print(describe(cfg, trainer), file=sys.stderr)
     state = trainer.run()
@@ -41,6 +40,8 @@ def main(config: Any, workdir: str) -> None:
     samples = sample(cfg, params)
     if main_process:
         finish(cfg, out, samples)
+        if isinstance(trainer.source, Mixture):
+            print(format_report(trainer.source.report(cfg.train.steps * cfg.train.batch_size)))
 
 
 def describe(cfg: RunConfig, trainer: Trainer) -> str:
@@ -62,7 +63,8 @@ def describe(cfg: RunConfig, trainer: Trainer) -> str:
 def sample(cfg: RunConfig, params: Any) -> list[tuple[str, str]]:
     """(prompt, continuation) for each prompt of the configuration."""
     tokenizer = get_tokenizer(cfg.data.tokenizer)
-    how = Sampling(cfg.sample.temperature, cfg.sample.top_p)
+    vocab = decodable_ids(tokenizer)
+    how = Sampling(cfg.sample.temperature, cfg.sample.top_p, vocab=vocab)
     results = []
     for number, prompt in enumerate(cfg.sample.prompts):
         tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]

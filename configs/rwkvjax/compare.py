@@ -10,6 +10,7 @@ The text is looked for as described in core/datasets.py, or given with --config.
 from ml_collections import ConfigDict
 
 from core.datasets import find_dataset
+from rwkvjax.experiment import default_config
 
 
 def _text() -> str:
@@ -20,7 +21,8 @@ def _text() -> str:
 
 
 def get_config(version: str = "6") -> ConfigDict:
-    return ConfigDict(
+    config = default_config()
+    config.update(
         {
             "model": {"version": version, "dim": 128, "layers": 4, "head_size": 32},
             "data": {
@@ -48,3 +50,4 @@ def get_config(version: str = "6") -> ConfigDict:
             "sample": {"prompts": ("ROMEO:",), "tokens": 300},
         }
     )
+    return config

@@ -6,9 +6,12 @@ python -m rwkvjax.train --config=configs/rwkvjax/quickstart.py --workdir=runs/qu
 
 from ml_collections import ConfigDict
 
+from rwkvjax.experiment import default_config
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
+    config = default_config()
+    config.update(
         {
             "model": {"version": "6", "dim": 192, "layers": 4, "head_size": 32},
             "data": {
@@ -37,3 +40,4 @@ def get_config() -> ConfigDict:
             },
         }
     )
+    return config

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from rwkvjax.data.binidx import MmapTokens
+from rwkvjax.data.binidx_builder import stats_path
 from rwkvjax.data.inputs import list_inputs
+from rwkvjax.data.prepare import load_statistics
 from rwkvjax.data.text import DocumentReader, ReadOptions
-from rwkvjax.data.windows import ArrayTokens, TokenStore
+from rwkvjax.data.windows import ArrayTokens, TokenSlice, TokenStore
 from rwkvjax.tokenizers import Tokenizer
 
 # Text tokenised at start-up is held in memory; above this size preparing it first pays.
@@ -48,11 +50,21 @@ def open_corpus(
                 f"a prepared file cannot be joined with other inputs, got {list(specifications)};"
                 " prepare them together with rwkvjax.prepare_data, or use a mixture recipe"
             )
-        store: TokenStore = MmapTokens(str(prepared[0]))
-        if limit and limit < store.num_tokens:
-            return ArrayTokens([np.asarray(store.window(0, limit))], store.dtype)
-        return store
+        return _open_prepared(str(prepared[0]), tokenizer, limit)
     return ArrayTokens(list(_documents(specifications, tokenizer, options, limit)))
+
+
+def _open_prepared(name: str, tokenizer: Tokenizer, limit: int) -> TokenStore:
+    store = MmapTokens(name)
+    if stats_path(name).exists():
+        made = load_statistics(name)
+        if made.digest and made.digest != tokenizer.digest:
+            raise ValueError(
+                f"{name} was made with the {made.tokenizer!r} tokenizer"
+                f" (digest {made.digest[:12]}), not with {tokenizer.name!r}"
+                f" (digest {tokenizer.digest[:12]})"
+            )
+    return TokenSlice(store, 0, limit) if 0 < limit < store.num_tokens else store
 
 
 def _binidx_name(specification: str) -> str | None:

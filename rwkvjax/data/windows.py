@@ -82,6 +82,34 @@ class ArrayTokens:
         return self._bounds
 
 
+class TokenSlice:
+    """Tokens [start, stop) of a store, as a `TokenStore`; nothing is copied."""
+
+    def __init__(self, store: TokenStore, start: int, stop: int):
+        if not 0 <= start <= stop <= store.num_tokens:
+            raise ValueError(
+                f"expected 0 <= start <= stop <= {store.num_tokens}, got {start=} {stop=}"
+            )
+        self._store, self._start = store, start
+        self.num_tokens, self.dtype = stop - start, store.dtype
+
+    def window(self, start: int, length: int) -> np.ndarray:
+        """Tokens [start, start + length), cut at the end of the slice."""
+        return self._store.window(self._start + start, min(length, self.num_tokens - start))
+
+    def document_starts(self, start: int, stop: int) -> np.ndarray:
+        """Increasing positions in [start, stop) at which documents start; 0 always counts."""
+        stop = min(stop, self.num_tokens)
+        starts = self._store.document_starts(self._start + start, self._start + stop) - self._start
+        return np.union1d([0], starts) if start <= 0 < stop else starts
+
+    def document_bounds(self) -> np.ndarray:
+        """int64 [documents + 1]; documents that stick out are cut."""
+        bounds = self._store.document_bounds() - self._start
+        inside = bounds[(bounds > 0) & (bounds < self.num_tokens)]
+        return np.concatenate([[0], inside, [self.num_tokens]]).astype(np.int64)
+
+
 def open_tokens(tokens: TokenStore | str | os.PathLike[str]) -> TokenStore:
     """A token store as it is, or the binidx file of that name."""
     return MmapTokens(tokens) if isinstance(tokens, str | os.PathLike) else tokens

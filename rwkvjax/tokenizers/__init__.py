@@ -31,6 +31,7 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "WorldTokenizer",
+    "decodable_ids",
     "encode_file",
     "find_world_file",
     "get_tokenizer",
@@ -38,6 +39,17 @@ __all__ = [
     "parse_vocabulary",
     "vocabulary_from_tokens",
 ]
+
+
+def decodable_ids(tokenizer: Tokenizer) -> int:
+    """Number of leading ids that have a text; the vocabulary size may be rounded up."""
+    for last in range(tokenizer.vocab_size - 1, -1, -1):
+        try:
+            tokenizer.decode_bytes([last])
+        except ValueError:
+            continue
+        return last + 1
+    raise ValueError(f"the tokenizer {tokenizer.name!r} has no id that can be decoded")
 
 
 def get_tokenizer(

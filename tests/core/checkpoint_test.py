@@ -29,6 +29,14 @@ def test_parameters_alone_round_trip(tmp_path):
     assert checkpoint.load_params(tmp_path, dtype=jnp.float32)[0]["b"].dtype == jnp.float32
 
 
+def test_reading_leaves_an_unfinished_save_alone(tmp_path):
+    _save(tmp_path, 3)
+    unfinished = tmp_path / "4.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    checkpoint.load_params(tmp_path)
+    assert unfinished.is_dir()
+
+
 def test_newest_are_kept(tmp_path):
     for step in (1, 2, 5, 9):
         _save(tmp_path, step)

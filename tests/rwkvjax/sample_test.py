@@ -32,6 +32,7 @@ def test_truncation_keeps_the_right_tokens():
     np.testing.assert_array_equal(_support(Sampling(1.0, 0.6), logits) > 0, [1, 1, 0, 0])
     np.testing.assert_array_equal(_support(Sampling(1.0, 1.0, 3), logits) > 0, [1, 1, 1, 0])
     np.testing.assert_array_equal(_support(Sampling(0.0), logits), [400, 0, 0, 0])
+    np.testing.assert_array_equal(_support(Sampling(1.0, 1.0, vocab=2), logits) > 0, [1, 1, 0, 0])
 
 
 def test_temperature_follows_truncation():

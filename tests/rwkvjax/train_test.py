@@ -77,7 +77,8 @@ def test_quickstart_trains_resumes_after_sigkill_and_samples(python, tmp_path):
         time.sleep(0.001)
     process.wait()
     again = _run(python, "rwkvjax.train", *_quickstart(killed))
-    assert process.returncode != -signal.SIGKILL or "resumed from step" in again.stderr
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    assert "resumed from step" in again.stderr
 
     def losses(workdir):
         records = metrics.read_jsonl(workdir / "metrics.jsonl")
@@ -101,6 +102,8 @@ def test_mistakes_end_with_one_line(python, tmp_path):
     cases = [
         (["--config.data.train=('nowhere.txt',)"], "nowhere.txt"),
         (["--config.model.version=9"], "version must be one of"),
+        (["--config.model.dimm=3"], "dimm"),
+        (["--config.data.packing=tight"], "packing must be one of"),
     ]
     for extra, message in cases:
         out = _run(python, "rwkvjax.train", *_quickstart(tmp_path / "x"), *extra, check=False)
@@ -120,7 +123,7 @@ def test_every_config_builds_and_trains(path, tmp_path):
     values.model.update({"size": "", "dim": 32, "layers": 1, "head_size": 16})
     text = tmp_path / "a.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 30)
-    values.data.update({"context": 16, "heldout_tokens": 100, "tokenizer": "byte"})
+    values.data.update({"context": 16, "heldout_tokens": 100, "heldout_fraction": 0.0})
     values.data.train = values.data.heldout = (str(text),)
     values.train.update({"steps": 2, "batch_size": 4, "log_every": 1})
     cfg = experiment.build_config(values)
@@ -175,6 +178,69 @@ def test_data_that_is_not_there(tmp_path):
         cfg = experiment.build_config(_values(data={"train": (str(tmp_path / name),)}))
         with pytest.raises(error, match=name):
             experiment.make_trainer(cfg, tmp_path / "run")
+
+
+def test_every_key_can_be_set_from_the_command_line():
+    values = experiment.default_config()
+    values.lock()
+    values.train.seed, values.train.mesh.model, values.data.packing = 3, 2, "best_fit"
+    values.model.dim = 64
+    values.data.train = ("stdlib:train",)
+    cfg = experiment.build_config(values)
+    assert (cfg.train.seed, dict(cfg.train.mesh)["model"], cfg.model.dim) == (3, 2, 64)
+    assert cfg.model.layers == experiment.Config().layers
+
+
+def test_held_out_fraction_keeps_documents_apart(tmp_path):
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(f'{{"text": "document {i:02d}"}}\n' for i in range(50)))
+    data = experiment.DataConfig(train=(str(path),), heldout_fraction=0.1)
+    from rwkvjax.tokenizers import ByteTokenizer
+
+    train, held = experiment.open_stores(data, ByteTokenizer())
+    size = len("document 00") + 1
+    assert train.num_tokens == 45 * size and held.num_tokens == 5 * size
+    np.testing.assert_array_equal(train.document_bounds(), np.arange(46) * size)
+    np.testing.assert_array_equal(held.document_starts(0, 10**6), np.arange(5) * size)
+    assert bytes(held.window(0, 11).astype(np.uint8)) == b"document 45"
+
+
+def test_prepared_file_of_another_tokenizer_is_refused(tmp_path):
+    from rwkvjax.data.binidx_builder import stats_path
+    from rwkvjax.data.prepare import PrepareOptions, prepare
+    from rwkvjax.tokenizers import ByteTokenizer
+
+    (tmp_path / "a.txt").write_text("some text\n" * 20)
+    name = str(tmp_path / "tokens")
+    prepare(PrepareOptions(inputs=(str(tmp_path / "a.txt"),), output=name, tokenizer="byte"))
+    data = experiment.DataConfig(train=(name,))
+    assert experiment.open_stores(data, ByteTokenizer())[0].num_tokens > 200
+    stats = stats_path(name)
+    stats.write_text(stats.read_text().replace(ByteTokenizer().digest, "0" * 64))
+    with pytest.raises(ValueError, match="was made with the 'byte' tokenizer"):
+        experiment.open_stores(data, ByteTokenizer())
+
+
+def test_a_recipe_is_trained_as_a_mixture(tmp_path):
+    from rwkvjax.data import BinidxBuilder, Mixture
+
+    (tmp_path / "r.toml").write_text(
+        'name = "two"\n[groups]\na = 0.75\nb = 0.25\n'
+        '[sources.x]\ntitle = "x"\ngroup = "a"\n[sources.y]\ntitle = "y"\ngroup = "b"\n'
+    )
+    sources = []
+    for key, token in (("x", 1), ("y", 2)):
+        with BinidxBuilder(tmp_path / key, np.uint16) as builder:
+            builder.add_document(np.full(2000, token))
+            builder.finish()
+        sources.append((key, str(tmp_path / key)))
+    values = _values(data={"train": (), "recipe": str(tmp_path / "r.toml"), "sources": sources})
+    values["data"]["context"] = 16
+    cfg = experiment.build_config(values)
+    trainer = experiment.make_trainer(cfg, tmp_path / "run")
+    assert isinstance(trainer.source, Mixture)
+    tokens = trainer.source.get(np.arange(40))["tokens"]
+    assert (tokens[:, 0] == 1).sum() == 30
 
 
 def test_token_lengths_of_bytes():
