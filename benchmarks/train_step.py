@@ -138,7 +138,7 @@ def torch_step(cfg: Config, params: dict, tokens: np.ndarray) -> Callable[[], fl
         for tensor in p.values():
             tensor.grad = None
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
