@@ -12,6 +12,8 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "tasks": ("available",),
+            "policy": "strict",
+            "resamples": 1000,
             "limit": 100,
             "models": (
                 {

@@ -12,6 +12,9 @@ def get_config(answers: str = "answers.jsonl") -> ConfigDict:
     return ConfigDict(
         {
             "tasks": ("spam",),
+            "limit": 0,
+            "policy": "strict",
+            "resamples": 1000,
             "models": ({"name": "stored", "backend": "replay", "path": answers},),
         }
     )

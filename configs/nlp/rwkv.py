@@ -11,6 +11,8 @@ def get_config(checkpoint: str = "runs/quickstart") -> ConfigDict:
     return ConfigDict(
         {
             "tasks": ("spam", "tweet_sent", "tweet_stance", "convabuse_per", "irony_per"),
+            "policy": "strict",
+            "resamples": 1000,
             "limit": 200,
             "shots": (0, 3),
             "models": ({"name": "rwkv", "backend": "rwkv", "path": checkpoint, "mode": "rank"},),

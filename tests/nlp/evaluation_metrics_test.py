@@ -225,6 +225,40 @@ def test_two_class_macro_f1_of_a_hand_made_table():
     )
 
 
+def test_nothing_is_scored_that_was_not_answered():
+    task = CATALOGUE["spam"]
+    item = lambda i: Item(str(i), {}, (("spam",),))
+    said = lambda i, text: scoring.Answer(item(i), tasks.parse(task, item(i), text))
+    answers = [
+        said(0, '["spam"]'),
+        said(1, "no idea"),
+        said(2, "Too many requests in 1 hour. Try again later."),
+        scoring.Answer(item(3), None, "error"),
+        scoring.Answer(item(4), None, "too_long"),
+    ]
+    for policy, scored in [("strict", 2), ("drop", 1), ("ignore_unknown", 2)]:
+        result = scoring.score(task, answers, policy, 10)
+        assert (result["asked"], result["answered"], result["scored"]) == (5, 2, scored)
+        assert result["responses"] == {"error": 1, "ok": 3, "too_long": 1}
+        assert result["statuses"] == {"ok": 1, "oov": 1, "error_text": 1}
+        assert result["metrics"]["accuracy"]["value"] == 1 / scored
+        assert result["coverage"] == 0.2
+    nothing = scoring.score(task, answers[3:], "strict", 10)
+    assert nothing["scored"] == 0 and nothing["metrics"]["macro_f1"]["value"] == 0
+    with pytest.raises(ValueError, match="policy"):
+        scoring.rows(task, answers, "lenient")
+
+
+def test_unknown_labels_under_the_three_policies():
+    task = CATALOGUE["goemo"]
+    item = Item("1", {}, (("joy",),))
+    answers = [scoring.Answer(item, tasks.parse(task, item, '["joy", "hope"]'))]
+    value = lambda policy: scoring.score(task, answers, policy, 0)
+    assert value("strict")["metrics"]["accuracy"]["value"] == 0
+    assert value("drop")["scored"] == 0
+    assert value("ignore_unknown")["metrics"]["accuracy"]["value"] == 1
+
+
 def test_free_answers():
     assert metrics.token_f1("the Eiffel Tower", ["Eiffel tower, Paris"]) == pytest.approx(0.8)
     assert metrics.token_f1("", [""]) == 1.0 and metrics.token_f1("x", [""]) == 0.0
