@@ -176,7 +176,11 @@ def confusion(results: Results, entry: Mapping[str, Any]) -> Any:
         share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(
-            range(len(labels) + 1), [*_short(labels), "none"], rotation=60, ha="right", fontsize=7
+            range(len(labels) + 1),
+            [*_short(labels), "no answer"],
+            rotation=60,
+            ha="right",
+            fontsize=7,
         )
         axes.set_yticks(range(len(labels)), _short(labels), fontsize=7)
         axes.set(title=name, xlabel="said", ylabel="gold")
@@ -306,6 +310,6 @@ def cost(results: Results) -> Any:
             axes.text(total, place, f" {float(u['cost']):.3g}", va="center", fontsize=7)
     axes.set_yticks(places, [name for name, _ in rows], fontsize=7)
     axes.set_xlabel(f"tokens of {names[0]}, with the cost where prices are given")
-    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set(ylim=(-0.7, len(rows) - 0.3), xlim=(0, 1.12 * (prompt + said).max()))
     axes.legend(fontsize=8)
     return figure

@@ -63,7 +63,7 @@ def test_every_fault_is_survived_and_no_item_is_lost_or_asked_twice(tmp_path):
     requests = _requests(48)
     with Endpoint(_faults, retry_after="0.05") as server:
         stats, answers, _ = _run(
-            server, tmp_path / "c.sqlite", requests, concurrency=16, timeout=0.5
+            server, tmp_path / "c.sqlite", requests, concurrency=16, timeout=2.0
         )
         assert stats.answered == 48 and stats.failed == 0 and not stats.stopped
         for request, answer in zip(requests, answers, strict=True):
@@ -81,7 +81,7 @@ def test_streams_slow_streams_and_cut_streams(tmp_path):
     plan = lambda prompt, attempt: "ok" if attempt > 1 else {
         "0": "ok", "1": "slow_stream", "2": "cut_stream"}[prompt.split()[2]]  # fmt: skip
     with Endpoint(plan, answer=lambda prompt: '["żółć 😀"]') as server:
-        stats, answers, _ = _run(server, tmp_path / "c", _requests(3), stream=True, timeout=1.0)
+        stats, answers, _ = _run(server, tmp_path / "c", _requests(3), stream=True, timeout=2.0)
         assert [a.text for a in answers] == ['["żółć 😀"]'] * 3
         assert [a.prompt_tokens for a in answers] == [7, 7, 7]
         assert stats.retries == 2
@@ -186,8 +186,9 @@ def test_retry_after_is_honoured_by_everybody(tmp_path):
     with Endpoint(plan, delay=0.02, retry_after="1") as server:
         _run(server, tmp_path / "c", _requests(12), concurrency=2)
         refused = next(t for t, _, what in server.requests if what == "429")
-        later = [t for t, _, _ in server.requests if t > refused + 0.15]
-        assert later and min(later) >= refused + 1.0
+        early = [t for t, _, _ in server.requests if refused < t < refused + 0.95]
+        assert len(early) <= 1, "only what was under way may still arrive"
+        assert len(server.requests) == 13
     assert limits.retry_after("7") == 7 and limits.retry_after("-3") == 0
     assert limits.retry_after("Wed, 21 Oct 2015 07:28:00 GMT", lambda: 1445412470.0) == 10
     assert limits.retry_after("soon") is None and limits.retry_after(None) is None
