@@ -29,10 +29,10 @@ def get_config() -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 960,
+                "steps": 560,
                 "batch_size": 100,
                 "log_every": 40,
-                "eval_every": 240,
+                "eval_every": 280,
                 "save_every": 240,
                 "keep": 1,
             },

@@ -23,11 +23,11 @@ def get_config() -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 7200,
+                "steps": 4800,
                 "batch_size": 250,
                 "ema": 0.999,
                 "log_every": 60,
-                "eval_every": 1200,
+                "eval_every": 1600,
                 "save_every": 2400,
                 "keep": 1,
             },

@@ -101,6 +101,7 @@ def finish(
     with files.atomic_write(out / "report.json", "w") as f:
         json.dump(result, f, indent=2)
     print(json.dumps(result, indent=2))
+    draw(network, params, deltas, data, out)
     plots.loss_curve(
         out / "metrics.jsonl",
         out / "loss.png",
@@ -108,6 +109,21 @@ def finish(
         train=("loss", "training loss (nats)"),
         held_out=("eval/accuracy", "test accuracy"),
     )
+
+
+def draw(
+    network: net.Network, params: Any, deltas: Mapping[str, float], data: images.Images, out: Path
+) -> None:
+    """Pictures of test images on their way through the network."""
+    from snn.ttfs import pictures
+
+    x = images.encode(data.test[:64].astype(np.float32), 0, data.white)
+    pictures.raster(network, params, x[0], deltas, out / "raster.png")
+    pictures.strip(network, params, x[0], deltas, out / "strip.png")
+    pictures.window_map(network, params, x, deltas, out / "windows.png")
+    if network.hidden:
+        first = network.hidden[0].name
+        pictures.voltages(network, params, x[0], deltas, first, out / "voltages.png")
 
 
 def report(
