@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,8 +62,15 @@ def run(main: Callable[[Any, str], None]) -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
 
+    _end_quietly_with_the_pipe()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _end_quietly_with_the_pipe() -> None:
+    """`program | head` ends the program without a traceback, as other tools do."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -101,6 +109,7 @@ def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, 
     if "help" not in values:
         flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
     absl_logging.set_verbosity(absl_logging.WARNING)
+    _end_quietly_with_the_pipe()
     if any(arg in ("--help", "-help", "-h") for arg in sys.argv[1:]):
         print(f"{doc}\n{values.get_help()}")
         return
@@ -113,8 +122,6 @@ def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, 
     except flags.Error as error:
         print(f"error: {error}\nTry --help.", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
     except _user_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
