@@ -47,8 +47,8 @@ class Algebra(NamedTuple):
     forward: Callable[[Chunk, jax.Array], tuple[jax.Array, jax.Array]]  # (y, state)
     advance: Callable[[Chunk, jax.Array], jax.Array]  # state
     backward: Callable[[Chunk, jax.Array, jax.Array, jax.Array], Gradients]  # of (y, state)
-    # One token, step(state, *timed) -> (state, y). If given, it is what runs when no derivative
-    # is asked for: where chunks pay only in the backward pass.
+    # One token, step(state, *timed) -> (state, y). If given, it replaces `forward`: where chunks
+    # pay only in the backward pass.
     step: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
 
@@ -113,13 +113,25 @@ def forward(
         part, state = plan.algebra.forward(read_chunk(inputs, index, plan), state)
         return write(y, part, index, plan), state
 
+    def one_step(t: jax.Array, carry: tuple) -> tuple:
+        assert plan.algebra.step is not None
+        y, state = carry
+        at = lambda x: lax.dynamic_index_in_dim(x, t, axis=1, keepdims=False)
+        timed = (at(x).astype(plan.dtype) for x in inputs.timed)
+        state, part = plan.algebra.step(state, *timed)
+        y = lax.dynamic_update_index_in_dim(y, part.astype(y.dtype), t, axis=1)
+        return y, state if inputs.cut is None else common.over_reset(at(inputs.cut), 0, state)
+
+    stepwise = plan.algebra.step is not None
+    one = one_step if stepwise else one_chunk
+    per_group = plan.group * (plan.chunk if stepwise else 1)
+
     def one_group(group: jax.Array, carry: tuple) -> tuple:
         y, state, states = carry
         if save:
             states = lax.dynamic_update_index_in_dim(states, state, group, axis=0)
-        first = group * plan.group
-        body = lambda i, carry: one_chunk(first + i, carry)
-        y, state = lax.fori_loop(0, plan.group, body, (y, state))
+        body = lambda i, carry: one(group * per_group + i, carry)
+        y, state = lax.fori_loop(0, per_group, body, (y, state))
         return y, state, states
 
     return lax.fori_loop(0, groups, one_group, (y, state, states))
@@ -179,22 +191,7 @@ def backward(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def run(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(y, final state) of whole groups of chunks."""
-    if plan.algebra.step is not None:
-        return run_steps(plan, inputs, state)
     return forward(plan, inputs, state, save=False)[:2]
-
-
-def run_steps(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same token by token."""
-    step = plan.algebra.step
-    assert step is not None
-
-    def body(state: jax.Array, xs: tuple) -> tuple[jax.Array, jax.Array]:
-        timed, cut = xs
-        state, y = step(state, *(x.astype(plan.dtype) for x in timed))
-        return common.over_reset(cut, 0, state), y.astype(inputs.timed[0].dtype)
-
-    return common.scan_time(body, state, (inputs.timed, inputs.cut))
 
 
 def run_forward(plan: Plan, inputs: Inputs, state: jax.Array) -> tuple:

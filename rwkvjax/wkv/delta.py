@@ -177,5 +177,5 @@ def step(
 
 
 ALGEBRA = Algebra(forward, advance, backward)
-# The triangular systems make a chunk dearer than its steps on a CPU, until it is differentiated.
+# The triangular systems make a chunk dearer than its steps on a CPU; not so its derivative.
 STEPWISE_FORWARD = ALGEBRA._replace(step=step)

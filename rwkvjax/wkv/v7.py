@@ -112,8 +112,8 @@ def wkv7(
       reset: [B, T] bool; True where a new document starts: the state before that step is
         dropped, values and gradients alike.
       impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
-        decay, reverse-mode derivatives only) or "auto" (chunked; on a CPU only when a
-        derivative is taken, since without one the steps are faster).
+        decay, reverse-mode derivatives only) or "auto" (chunked; on a CPU only its
+        derivative, since the forward pass is faster in steps).
       chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
 
     Returns:
