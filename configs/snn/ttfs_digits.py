@@ -11,7 +11,13 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "task": "ttfs",
-            "model": {"architecture": "mlp", "hidden": (128, 64), "classes": 10},
+            "model": {
+                "architecture": "mlp",
+                "hidden": (128, 64),
+                "classes": 10,
+                "rule": "b1",
+                "init": "he",
+            },
             "data": {"name": "digits", "eval_batch_size": 360},
             "loss": {"activity": 1e-3},
             "optimizer": {

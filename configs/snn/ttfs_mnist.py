@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST, fully connected 784-600-10, trained as a B1 TTFS network.
+"""MNIST, fully connected 784-600-10, trained as a B1 TTFS network: 98.5 % at 0.23 spikes/neuron.
 
 python -m snn.train --config=configs/snn/ttfs_mnist.py --workdir=runs/ttfs_mnist
 """
