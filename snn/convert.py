@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps a trained ReLU network to a time-to-first-spike network, exactly.
+r"""Maps a trained ReLU network to a time-to-first-spike network, exactly.
 
     python -m snn.convert --model=net.onnx --data=train.npy --output=net.safetensors \
         --input_low=0 --input_high=255

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much imperfect hardware costs a trained TTFS network, before and after fine-tuning under it.
+r"""How much imperfect hardware costs a trained TTFS network, before and after fine-tuning under it.
 
     python -m snn.robustness --model=runs/ttfs_mnist/model.safetensors --data=mnist \
         --output=runs/robustness.jsonl [--finetune_steps=300]
