@@ -100,7 +100,8 @@ def initial(hidden, rule="b1", init="he"):
     [
         (SHALLOW, 5e-2, False, 200, 8e-16),
         (DEEP, 5e-2, False, 200, 8e-15),
-        (SHALLOW, 5e-4, True, 1600, 4e-15),
+        (SHALLOW, 5e-4, True, 5000, 1e-14),
+        (DEEP, 5e-4, True, 5000, 7e-8),
     ],
 )
 def test_b1_trajectory_equals_the_relu_networks(float64, hidden, rate, adam, steps, tolerance):
