@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import cli, files
 from core import config as config_lib
+from core import files
 from core import params as params_lib
 from core.loop import Trainer
 from snn.tasks import relu as task_lib
@@ -28,9 +28,6 @@ def main(config: Any, workdir: str) -> None:
     """Trains as configured; writes model.safetensors (spiking) and report.json."""
     cfg = task_lib.build_config(config)
     out = Path(workdir).expanduser().resolve()
-    if jax.process_index() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        cli.write_run_info(out, cfg)
     train, test, data = sources(cfg.data, cfg.train.seed)
     task = task_lib.ReluTask(cfg, data.train.shape[1:], test)
     specs = task.param_specs()

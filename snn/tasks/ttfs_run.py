@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import cli, files, optim, plots
 from core import config as config_lib
+from core import files, optim, plots
 from core import params as params_lib
 from core.loop import Trainer
 from snn.tasks import ttfs as task_lib
@@ -29,9 +29,6 @@ def main(config: Any, workdir: str) -> None:
     """Trains as configured, trims the windows, writes the network and its report."""
     cfg = task_lib.build_config(config)
     out = Path(workdir).expanduser().resolve()
-    if jax.process_index() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        cli.write_run_info(out, cfg)
     trainer, data = make_trainer(cfg, out)
     if jax.process_index() == 0:
         about = f"{cfg.data.name}: {data.note}; {params_lib.count(trainer.specs):,} parameters"
