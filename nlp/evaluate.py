@@ -53,14 +53,15 @@ def main(values: flags.FlagValues) -> None:
     if values.compare:
         _compare(cfg, values.compare, values.workdir)
         return
+    redact = redaction.Redactor()
     try:
         redact = redaction.Redactor(pipeline.secrets_of(cfg))
         redaction.guard_logging(redact)
         stopped = (
             _dry_run(cfg, values.workdir) if values.dry_run else _evaluate(cfg, values.workdir)
         )
-    except (ValueError, Refused, ImportError, files.FileInUseError) as error:
-        raise cli.UserError(redaction.Redactor()(str(error))) from None
+    except (ValueError, Refused, ImportError, FileNotFoundError, files.FileInUseError) as error:
+        raise cli.UserError(redact(str(error))) from None
     except Exception:
         print(redact(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)

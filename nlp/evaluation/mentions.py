@@ -19,6 +19,33 @@ _DENIED_AFTER = re.compile(
     r"(?:not\b|n['’]t|cannot\b|pasuje)|(?:is|are|does|do|was|would|could|ca|should)n['’]t|nie\b)",
     re.I,
 )
+# "does not think that the text is ...": the denial reaches as far as the clause.
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|n['’]t|\bcannot|\bnever|\bhardly|\bnie|\bno\b(?! (?:doubt|question)))\b"
+    r"(?:(?!\b(?:so|because|since|therefore|thus|hence|and|but|which|więc|bo|i|ale)\b)[^,])*$"
+    r"|\b(?:far from|lacks?|lacking|absence of)\W*$",
+    re.I,
+)
+_VERDICT_AFTER = re.compile(
+    r"^[\"'”’»)\]]*\s*(?:[:=?–-]\s*(?:no|false|nie)(?=\s*(?:[.,;!\n]|$))|or not\b(?!\s+\w)"
+    r"|(?:is|was|would be) (?:wrong|incorrect|false)\b)",
+    re.I,
+)
+_DENIED_LIST = re.compile(
+    r"(?:\bnot|n['’]t|\bnie|instead of|rather than|as opposed to|zamiast)\s*(?:be\s*)?$", re.I
+)
+# A digit or letter that a word follows counts or is an article ("2 words", "A text"), unless
+# something marks it as the answer ("is 2", "2 because").
+_LEADS_TO_CODE = re.compile(
+    r"(?:(?<!\bthere )(?<!\bthat )\b(?:is|be)|\b(?:answer|label|class|integer|number|option|choose"
+    r"|select|pick|odpowiedź|to|jest))\W*$|[:=>\"'(\[]\s*$",
+    re.I,
+)
+_FOLLOWS_CODE = re.compile(
+    r"\s+(?:because|since|as|for|is|was|meaning|which|ponieważ|bo|czyli|jest"
+    r"|(?:or|and|lub|i)\s+\S{1,2}(?!\w))\b",
+    re.I,
+)
 _CLAUSE_END = re.compile(r"[.;:!?\n]|,\s*(?:but|only|ale|lecz)\b", re.I)
 _OPEN, _CLOSE = "\"'`“‘„«", "\"'`”’“»"
 
@@ -47,6 +74,8 @@ def find(text: str, space: LabelSpace, codes: bool = True) -> list[Mention]:
         if label is None or _shouted_letter(match.group(), space):
             continue
         start, end = match.span()
+        if len(match.group()) <= 2 and _incidental(text, start, end, space):
+            continue
         if not _denied(text, start, end):
             before, after = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
             quoted = bool(before and after and before in _OPEN and after in _CLOSE)
@@ -88,11 +117,30 @@ def _letters(space: LabelSpace) -> frozenset[str]:
 
 
 def _denied(text: str, start: int, end: int) -> bool:
-    clause = _CLAUSE_END.split(text[max(0, start - 60) : start])[-1]
-    if _INSTEAD.search(clause):
+    clause = _CLAUSE_END.split(text[max(0, start - 120) : start])[-1]
+    if _INSTEAD.search(clause) or _DENIED_BEFORE.search(clause):
         return True
     words = re.findall(r"[\w'’]+", clause.casefold().replace("’", "'"))
-    return bool(_NEGATORS & set(words[-4:])) or bool(_DENIED_AFTER.search(text[end : end + 40]))
+    after = text[end : end + 40]
+    return bool(
+        _NEGATORS & set(words[-4:]) or _DENIED_AFTER.search(after) or _VERDICT_AFTER.search(after)
+    )
+
+
+def _incidental(text: str, start: int, end: int, space: LabelSpace) -> bool:
+    """Whether a digit or letter is part of a sentence rather than a code."""
+    after = text[end : end + 60]
+    if not text[start:end].isalnum() or not re.match(r"[ \t]+[^\W\d_]", after):
+        return False
+    if _LEADS_TO_CODE.search(text[max(0, start - 30) : start]) or _FOLLOWS_CODE.match(after):
+        return False
+    name = _pattern(space, False).match(after.lstrip())
+    return name is None or len(name.group()) < 3  # "1 acceptable" names its code
+
+
+def list_is_denied(before: str) -> bool:
+    """Whether the text before a list denies it: "not [...]", "instead of [...]"."""
+    return bool(_DENIED_LIST.search(before[-40:]))
 
 
 def near_miss(word: str, space: LabelSpace) -> str | None:

@@ -51,9 +51,13 @@ def single_statistics(gold: np.ndarray, predicted: np.ndarray, hits: np.ndarray,
     return sums
 
 
-def multi_statistics(gold: np.ndarray, predicted: np.ndarray) -> Sums:
-    """From label indicator matrices [N, n]."""
+def multi_statistics(
+    gold: np.ndarray, predicted: np.ndarray, usable: np.ndarray | None = None
+) -> Sums:
+    """From label indicator matrices [N, n]; no answer (`usable` [N] false) is no exact match."""
     exact = (gold == predicted).all(axis=1, keepdims=True)
+    if usable is not None:
+        exact &= usable[:, None]
     parts = [gold & predicted, gold, predicted, exact, np.ones_like(exact)]
     return np.concatenate(parts, axis=1).astype(np.float64)
 

@@ -109,7 +109,8 @@ def parse_labels(
         return Unit((label,), "ok" if exact else "repaired", extractor="bare")
     if _ERROR_TEXT.search(text):
         return Unit(None, "error_text", extractor="error_text")
-    inner = [part for part in structured.lists_in(text) if _names_any(part, space)]
+    lists = structured.lists_in(text, skip=mentions.list_is_denied)
+    inner = [part for part in lists if _names_any(part, space)]
     if inner:
         return _from_lists(inner, space, kind, asked)
     if _REFUSAL.search(text):

@@ -55,15 +55,19 @@ def plan(cfg: Evaluation) -> list[Variant]:
     """Loads tasks and data.
 
     Raises:
-      ValueError: an unknown task. FileNotFoundError: the data of a task named by its id are absent.
+      ValueError: an unknown task. FileNotFoundError: the data of a task named by its id, or of
+      one with a folder of its own, are absent.
     """
     known = tasks.catalogue(cfg.task_files)
+    folders = dict(cfg.data)
+    if unknown := sorted(set(folders) - set(known)):
+        raise ValueError(f"data names unknown tasks {unknown}; known: {', '.join(sorted(known))}")
     variants: list[Variant] = []
     for task, needed in _chosen(cfg, known):
         try:
-            corpus = loaders.load(task, dict(cfg.data).get(task.id, ""))
+            corpus = loaders.load(task, folders.get(task.id, ""))
         except FileNotFoundError:
-            if needed:
+            if needed or task.id in folders:
                 raise
             continue
         variants += _variants(cfg, task, corpus)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MASK = "[redacted]"
+MIN_KEY = 8  # characters
 _LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|rk|hf|gsk|xai|AIza)[-_][A-Za-z0-9_\-]{12,}|\bAIza[A-Za-z0-9_\-]{20,}"
     r"|(?i:\bbearer\s+)[A-Za-z0-9._~+/=\-]{8,}"
@@ -54,7 +55,8 @@ def read_key(variable: str) -> str:
 
     Raises:
       ValueError: `variable` is not the name of a variable (someone may have put the key itself into
-        the configuration; it is not repeated in the message), or the variable is not set.
+        the configuration; it is not repeated in the message), or the variable is not set, or holds
+        a placeholder such as "none".
     """
     if not variable:
         return ""
@@ -66,6 +68,11 @@ def read_key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ValueError(f"the environment variable {variable} with the API key is not set")
+    if len(key) < MIN_KEY:  # a word such as "none" would be blotted out of the answers
+        raise ValueError(
+            f"the value of {variable} is too short for an API key (under {MIN_KEY} characters);"
+            ' for an endpoint without keys leave api_key_env empty ("")'
+        )
     return key
 
 

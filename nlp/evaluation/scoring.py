@@ -102,7 +102,8 @@ def _statistics(
         )
         return metrics.single_statistics(true, first, hits, n)
     if task.layout == "multi":
-        return metrics.multi_statistics(_indicators(gold, index), _indicators(said, index))
+        usable = np.array([s is not None for s in said], bool)  # a refusal is not "none of them"
+        return metrics.multi_statistics(_indicators(gold, index), _indicators(said, index), usable)
     pairs = [(s[0] if s else None, g) for g, s in zip(gold, said, strict=True)]
     exact = {"number": metrics.equal_numbers, "span": metrics.exact_span}.get(
         task.answer, lambda answer, accepted: float(answer in accepted)

@@ -9,6 +9,7 @@ and nothing recurses, so hostile nesting costs nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 Element = tuple[str, bool]  # text, and whether it was a proper literal
 
@@ -30,14 +31,20 @@ def whole_list(text: str) -> list[Element] | None:
     return elements if elements is not None and not text[end:].strip(" \t\n.;") else None
 
 
-def lists_in(text: str, limit: int = 20) -> list[list[Element]]:
-    """Elements of the flat lists inside a text, at most `limit` of them."""
+def lists_in(
+    text: str, limit: int = 20, skip: Callable[[str], bool] = lambda before: False
+) -> list[list[Element]]:
+    """Elements of the flat lists inside a text, at most `limit` of them.
+
+    Lists are left out for which `skip` is true of the 40 characters before them.
+    """
     found: list[list[Element]] = []
     position = text.find("[")
     while position >= 0 and len(found) < limit:
         elements, end = _read(text, position)
         if elements is not None:
-            found.append(elements)
+            if not skip(text[max(0, position - 40) : position]):
+                found.append(elements)
             position = text.find("[", end)
         else:
             position = text.find("[", position + 1)

@@ -3,7 +3,8 @@
 
 A `plan` decides what happens to each attempt: "ok", "429" (with Retry-After), "500", "hang", "drop"
 (connection cut inside the body), "truncated" (valid HTTP, broken JSON), "null" (null content),
-"no_usage", "slow_stream", "cut_stream", "error_200", "too_long", "unauthorized", "html".
+"no_usage", "slow_stream", "cut_stream", "error_200", "too_long", "moderated", "unauthorized",
+"html".
 
 As a program, `python endpoint.py PORT_FILE LOG_FILE [DELAY]` serves until killed and logs one JSON
 line for each request.
@@ -128,6 +129,8 @@ class Endpoint:
             return self._send(
                 writer, error("maximum context length is 8", "context_length_exceeded"), 400
             )
+        if what == "moderated":
+            return self._send(writer, error("this model requires moderation: flagged"), 403)
         if what == "error_200":
             return self._send(writer, error("overloaded"), 200)
         if what == "html":

@@ -202,6 +202,9 @@ def test_failures_refusals_dry_runs_and_bad_configurations(repo, tmp_path):
         refused = _finish(_start(repo, config, tmp_path / "run"))
         assert refused[0] == 2 and "Incorrect API key" in refused[2]
         _no_secrets(tmp_path, *guess[1:], *refused[1:])
+    (tmp_path / "test.csv").unlink()
+    status, _, err = _finish(_start(repo, config, tmp_path / "run"))
+    assert status == 2 and err.startswith("error: ") and "test.csv" in err, "no traceback"
     config.write_text(config.read_text().replace("END_TO_END_KEY", KEY))
     status, out, err = _finish(_start(repo, config, tmp_path / "run"))
     assert status == 2 and "NAME of an environment variable" in err and KEY not in out + err

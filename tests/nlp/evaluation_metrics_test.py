@@ -259,6 +259,15 @@ def test_unknown_labels_under_the_three_policies():
     assert value("ignore_unknown")["metrics"]["accuracy"]["value"] == 1
 
 
+def test_a_refusal_is_not_the_answer_that_no_label_fits():
+    task = CATALOGUE["reader_emotions_per"]
+    item = Item("1", {}, ((),), annotator="a", text_id="1")
+    for text, right in [("[]", 1), ("I cannot say.", 0), ('["dread"]', 0), ("", 0)]:
+        answers = [scoring.Answer(item, tasks.parse(task, item, text))]
+        result = scoring.score(task, answers, "strict", 0)
+        assert (result["scored"], result["metrics"]["accuracy"]["value"]) == (1, right), text
+
+
 def test_free_answers():
     assert metrics.token_f1("the Eiffel Tower", ["Eiffel tower, Paris"]) == pytest.approx(0.8)
     assert metrics.token_f1("", [""]) == 1.0 and metrics.token_f1("x", [""]) == 0.0

@@ -103,17 +103,18 @@ def test_bodies_null_content_usage_and_completions(tmp_path):
 
 
 def test_what_cannot_be_answered_is_no_answer(tmp_path):
-    plan = lambda prompt, attempt: {"0": "too_long", "1": "500"}.get(prompt.split()[2], "ok")
+    faults = {"0": "too_long", "1": "500", "2": "moderated"}
+    plan = lambda prompt, attempt: faults.get(prompt.split()[2], "ok")
     with Endpoint(plan) as server:
-        stats, answers, failures = _run(server, tmp_path / "c", _requests(3), retries=2)
-        assert [a is None for a in answers] == [True, True, False]
-        assert [f and f.status for f in failures] == ["too_long", "error", None]
-        assert (stats.answered, stats.failed) == (1, 2)
+        stats, answers, failures = _run(server, tmp_path / "c", _requests(4), retries=2)
+        assert [a is None for a in answers] == [True, True, True, False]
+        assert [f and f.status for f in failures] == ["too_long", "error", "filtered", None]
+        assert (stats.answered, stats.failed) == (1, 3)
         assert server.attempts['Is item 0 "good" or "bad"?'] == 1, "too long is not retried"
         assert server.attempts['Is item 1 "good" or "bad"?'] == 3
         server.plan = lambda prompt, attempt: "ok"
-        stats, answers, failures = _run(server, tmp_path / "c", _requests(3))
-        assert (stats.cached, stats.answered) == (1, 2) and all(answers) and not any(failures)
+        stats, answers, failures = _run(server, tmp_path / "c", _requests(4))
+        assert (stats.cached, stats.answered) == (1, 3) and all(answers) and not any(failures)
 
 
 def test_a_wrong_key_ends_the_run_without_showing_the_key(tmp_path, caplog, capfd):
@@ -152,6 +153,9 @@ def test_keys_never_come_from_configurations(monkeypatch):
     assert redaction.read_key("SOME_KEY") == KEY
     with pytest.raises(ValueError, match="not set"):
         redaction.read_key("OTHER_KEY")
+    monkeypatch.setenv("SOME_KEY", "none")  # would be masked in answers that say "none"
+    with pytest.raises(ValueError, match="leave api_key_env empty"):
+        redaction.read_key("SOME_KEY")
     with pytest.raises(ValueError, match="no user name") as caught:
         Address("m", f"http://user:{KEY}@127.0.0.1/v1")
     assert KEY not in str(caught.value)

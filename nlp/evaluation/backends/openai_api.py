@@ -19,7 +19,7 @@ _TOO_LONG = re.compile(
     r"|(?:prompt|input)[^.]{0,20} too long",
     re.I,
 )
-_FILTERED = re.compile(r"content[_ ]filter|content[_ ]policy", re.I)
+_FILTERED = re.compile(r"content[_ ]filter|content[_ ]policy|requires moderation|flagged", re.I)
 _NO_CREDIT = re.compile(r"insufficient_quota|billing", re.I)
 
 
@@ -173,6 +173,8 @@ class OpenAIBackend:
             headers = error.response.headers
             wait = limits.retry_after(headers.get("retry-after"))
             raise Retryable(self._redact(said[:300]), wait) from None
+        if error.status_code == 403 and _FILTERED.search(said):  # this text only, not the key
+            return self._judge(said, final=True)
         if error.status_code in _FATAL:
             raise Refused(self._redact(said[:300])) from None
         return self._judge(said, final=True)
