@@ -8,7 +8,10 @@ slopes A (drive) and S (threshold) of a neuron, that is
                             [sum_j J_ij (x_j - s)_+ - A_i s]) / S_i
 
 Potentials are piecewise linear, so the maximum lies at an arrival or at an end. s = 0 gives the
-ReLU activation itself; the largest activation alone is not enough when late inputs inhibit.
+ReLU activation itself; the largest activation alone is not enough when late inputs inhibit. A
+potential that touches the threshold at some s > 0 fires there, so that equality is enough at s = 0
+only. A neuron with S <= 0, which the closed form calls silent, must stay below its threshold
+S Delta + A Delta_prev - D as well; no longer window helps it.
 """
 
 from __future__ import annotations
@@ -75,11 +78,22 @@ def needed(
 ) -> jax.Array:
     """Smallest exact window of each neuron for each example, [B, *layer.shape].
 
+    0 for neurons with S <= 0, whose potential no longer window keeps below threshold (`certify`).
     `previous`, the length of the window before, matters only for negative drives (their potential
     is highest at its start).
     """
+    _, slope = net.slopes(layer, block)
+    before, at_end = _peaks(layer, block, leads, previous)
+    best = jnp.maximum(before, at_end)
+    return jnp.where(slope > 0, best / jnp.where(slope > 0, slope, 1.0), 0.0)
+
+
+def _peaks(
+    layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any], previous: Any
+) -> tuple[jax.Array, jax.Array]:
+    """S times the need of each neuron before t_min (s > 0) and at t_min, [B, *layer.shape]."""
     arrivals, weight = synapses.arrivals(layer, block, leads)  # [R, N], [N, M]
-    drive, slope = net.slopes(layer, block)
+    drive, _ = net.slopes(layer, block)
     order = jnp.argsort(-arrivals, axis=1)
     x = jnp.take_along_axis(arrivals, order, axis=1)
     rows, units = x.shape[0], weight.shape[1]
@@ -90,14 +104,14 @@ def needed(
         lead, index = item
         j = weight[index]
         total, moment = total + j, moment + j * lead[:, None]
-        best = jnp.maximum(best, moment - lead[:, None] * (total + drive))
+        value = moment - lead[:, None] * (total + drive)
+        best = jnp.maximum(best, jnp.where(lead[:, None] > 0, value, -jnp.inf))
         return (best, total, moment), None
 
     start = (zero - drive * previous, zero, zero)
     (best, _, moment), _ = jax.lax.scan(body, start, (x.T, order.T))
-    best = jnp.maximum(best, moment)  # s = 0
-    best = best.reshape(-1, *layer.shape)
-    return jnp.where(slope > 0, (block["bias"] + best) / jnp.where(slope > 0, slope, 1.0), 0.0)
+    shaped = lambda v: block["bias"] + v.reshape(-1, *layer.shape)
+    return shaped(best), shaped(moment)
 
 
 def bound(layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any]) -> jax.Array:
@@ -123,7 +137,7 @@ def from_data(
       batches: input lead times, each [B, *input_shape].
       zeta: margin; 0.5 in both papers.
       mode: "max" (largest lead time), "quantile" (of the positive lead times: low latency, clips),
-        "certified" (largest need, exact on these data for zeta >= 0) or "bound" (its upper bound).
+        "certified" (largest need, exact on these data for zeta > 0) or "bound" (its upper bound).
       quantile: for mode "quantile"; the mean over batches is taken.
     """
     if mode not in MODES:
@@ -207,23 +221,30 @@ def certify(
     needs = jax.device_get(_needs(network, params, x, dict(windows)))
     result = []
     for layer in network.hidden:
-        need = needs[layer.name]
+        need, early = needs[layer.name]
         window = float(windows[layer.name])
-        early = float((need > window).mean())
-        result.append(Certificate(layer.name, window, float(need.max()), early))
+        result.append(Certificate(layer.name, window, float(need.max()), float(early.mean())))
     return result
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _needs(
     network: net.Network, params: net.Params, x: jax.Array, windows: Mapping[str, Any]
-) -> dict[str, jax.Array]:
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Need of each neuron, and whether it fires although the closed form does not see it."""
     _, leads = net.closed_form(network, params, x)
-    before = lambda name: previous_window(network, windows, name)
-    return {
-        layer.name: needed(layer, params[layer.name], leads, before(layer.name))
-        for layer in network.hidden
-    }
+    result = {}
+    for layer in network.hidden:
+        block, previous = params[layer.name], previous_window(network, windows, layer.name)
+        _, slope = net.slopes(layer, block)
+        before, at_end = _peaks(layer, block, leads, previous)
+        room = slope * windows[layer.name]
+        rises = slope > 0
+        early = (before >= room) | jnp.where(rises, at_end > room, at_end >= room)
+        need = jnp.maximum(before, at_end) / jnp.where(rises, slope, 1.0)
+        falls = jnp.where(early, jnp.inf, 0.0)  # a longer window makes it worse
+        result[layer.name] = (jnp.where(rises, need, falls), early)
+    return result
 
 
 def require(certificates: Iterable[Certificate]) -> None:

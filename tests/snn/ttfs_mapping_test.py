@@ -126,6 +126,23 @@ def test_counter_example_of_late_inhibition():
         assert run.leads["layer_0"] == 0
 
 
+@pytest.mark.parametrize(
+    ("weight", "rule", "window", "needed"),
+    [
+        ([5.0, -10.0], "b1", 2.5, 2.5),  # touches its threshold before t_min
+        ([-3.0, 0.0], "alpha1", 1.0, np.inf),  # slope -2: the threshold is below 0 at the start
+    ],
+)
+def test_certificate_sees_touching_and_falling_potentials(weight, rule, window, needed):
+    network, params = tiny(weight, rule=rule)
+    x, deltas = np.array([[1.0, 0.5]]), {"layer_0": window}
+    found = windows.certify(network, params, x, deltas)[0]
+    assert not found.holds and found.needed == pytest.approx(needed)
+    assert simulate.run(network, params, x, deltas, "clip").leads["layer_0"] == 0
+    for backend in ("solver", "events"):
+        assert simulate.run(network, params, x, deltas, "causal", backend).leads["layer_0"] > window
+
+
 def test_the_largest_activation_is_not_enough():
     network, params = tiny([5.0, -10.0])
     with pytest.raises(ValueError, match="never spikes"):
