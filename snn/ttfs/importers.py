@@ -143,7 +143,8 @@ def load_weights(
     Args:
       path: file whose tensors are called "<layer>/<parameter>" ("ours"), or, in layout "torch",
         "<layer>.<parameter>" with PyTorch's shapes [out, in], [out, in, kh, kw] and the names of
-        its batch norm (weight, bias, running_mean, running_var). Layers: `relu.layer_names`.
+        its batch norm (weight, bias, running_mean, running_var); what follows a flattened image
+        is brought from PyTorch's order C, H, W into ours. Layers: `relu.layer_names`.
       layers, input_shape: the structure.
       layout: "ours" or "torch".
 
@@ -161,8 +162,11 @@ def load_weights(
     tensors = load_file(os.fspath(path))
     specs = relu.param_specs(layers, input_shape)
     torch_names = {"scale": "weight", "shift": "bias", "mean": "running_mean", "var": "running_var"}
+    flattened = _flattened_images(layers, input_shape) if layout == "torch" else {}
 
     def get(key: str, spec: Any) -> np.ndarray:
+        layer, parameter = key.split("/")[0], key.split("/")[-1]
+        image = flattened.get(layer)
         if layout == "torch":
             head, name = key.rsplit("/", 1)
             key = f"{head.replace('/', '.')}.{torch_names.get(name, name)}"
@@ -173,6 +177,26 @@ def load_weights(
             value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
         if value.shape != tuple(spec.shape):
             raise ValueError(f"{path}: {key} has shape {value.shape}, expected {spec.shape}")
+        if image is not None and (value.ndim == 2 or parameter in torch_names):
+            height, width, channels = image
+            order = np.arange(value.shape[0]).reshape(channels, height, width)
+            value = value[order.transpose(1, 2, 0).ravel()]
         return value
 
     return params_lib.map_with_path(get, specs)
+
+
+def _flattened_images(layers: relu.Layers, shape: Shape) -> dict[str, Shape]:
+    """Layers that read a flattened image, up to the first dense one after it, and its shape."""
+    found: dict[str, Shape] = {}
+    image: Shape | None = None
+    for name, layer in zip(relu.layer_names(layers), layers, strict=True):
+        if isinstance(layer, relu.Flatten) and len(shape) == 3:
+            image = shape
+        elif image is not None:
+            if isinstance(layer, relu.Residual):
+                raise ValueError(f"layer {name}: layout torch has no residual block on flat images")
+            found[name] = image
+            image = None if isinstance(layer, relu.Dense) else image
+        shape = relu.output_shape((layer,), shape)
+    return found

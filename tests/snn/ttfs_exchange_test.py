@@ -179,6 +179,9 @@ def test_torch_layout_of_safetensors(tmp_path):
     tensors = {}
     for path, value in params_lib.flatten(params):
         layer, name = path.split("/")
+        if path == "9_dense/weight":  # reads a flattened image: rows C, H, W in PyTorch
+            shapes = relu.output_shape(layers[:8], shape)
+            value = value.reshape(*shapes, -1).transpose(2, 0, 1, 3).reshape(value.shape)
         if value.ndim > 1:
             value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
         tensors[f"{layer}.{names.get(name, name)}"] = np.ascontiguousarray(value)
