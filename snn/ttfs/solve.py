@@ -168,10 +168,10 @@ def _sorted(problem: Problem, kernel: Any, end: float) -> jax.Array:
         bounded = jnp.isfinite(high)
         at_end = kernel.potential(s1, s2, jnp.where(bounded, high, 0.0)) >= theta
         inside = ok & (guess >= low) & (guess < high)
-        if isinstance(kernel, Ramp):  # inputs before the start may have carried V above already
-            safe = jnp.where(jnp.isfinite(low), low, 0.0)
-            above = (low == start) & (kernel.potential(s1, s2, safe) >= theta)
-            guess, inside = jnp.where(above, low, guess), inside | above
+        # Inputs before the start may have carried V above already.
+        safe = jnp.where(jnp.isfinite(low), low, 0.0)
+        above = (low == start) & (kernel.potential(s1, s2, safe) >= theta)
+        guess, inside = jnp.where(above, low, guess), inside | above
         # Rounding may put a crossing at an arrival into neither interval: the sign at the end of
         # the interval decides, the root is only clipped to it.
         found = (inside | (bounded & at_end)) & (low < high) & ~jnp.isfinite(time)
@@ -224,7 +224,7 @@ def potential_and_slope(
 def _general(problem: Problem, kernel: General, end: float) -> jax.Array:
     """First crossings by a grid and safeguarded Newton steps within the bracket."""
     rows, units = problem.times.shape[0], problem.weight.shape[1]
-    grid = problem.start + (end - problem.start) * jnp.arange(1, kernel.grid + 1) / kernel.grid
+    grid = problem.start + (end - problem.start) * jnp.arange(kernel.grid + 1) / kernel.grid
     grid = grid.astype(problem.times.dtype)
 
     def look(carry: Any, t: jax.Array) -> Any:

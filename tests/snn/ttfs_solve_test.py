@@ -210,6 +210,13 @@ def test_bad_shapes_are_explained(arguments, words):
         causal_solve(*arguments)
 
 
+def test_neurons_above_threshold_at_the_start_fire_there():
+    kernels = [Ramp(), Exponential(), Lif2(0.5), Lif1(0.5), General(Lif1(0.5).value, grid=3)]
+    for kernel in kernels:
+        found = causal_solve([[-0.7]], [[1.5]], 0.2, kernel, end=4.0)
+        np.testing.assert_allclose(found, [[0.0]], atol=1e-15)
+
+
 def test_impossible_requests_are_explained():
     with pytest.raises(ValueError, match="drive"):
         causal_solve([[1.0]], [[1.0]], 1.0, Lif2(), drive=1.0)
