@@ -117,8 +117,9 @@ def compare(
     expected = relu.apply(layers, params, jnp.asarray(raw, jnp.float64))
     found, _ = net.closed_form(mapped.network, mapped.params, x, mapped.windows, "clip")
     same = float((found.argmax(-1) == expected.argmax(-1)).mean())
+    rules = "/".join(sorted({layer.rule for layer in mapped.network.hidden})) or "none"
     lines = [
-        f"{len(mapped.network.hidden)} spiking layers, rule {mapped.network.hidden[0].rule},"
+        f"{len(mapped.network.hidden)} spiking layers, rule {rules},"
         f" latency {windows.timeline(mapped.network, mapped.windows).readout:.4g} input windows",
         f"largest difference of logits {float(jnp.abs(found - expected).max()):.3g} on"
         f" {len(raw)} inputs, same label on {same:.2%}",

@@ -55,6 +55,8 @@ class ModelConfig:
             )
         if self.rule not in ("b1", "alpha1"):
             raise ValueError(f"rule must be b1 or alpha1 for training, got {self.rule!r}")
+        if self.init == "alpha1_smart" and self.rule != "alpha1":
+            raise ValueError(f"init alpha1_smart draws weights of rule alpha1, not {self.rule!r}")
 
     def layers(self) -> tuple[relu.ReluLayer, ...]:
         """The ReLU network of the same shape."""
@@ -91,7 +93,8 @@ class TaskConfig:
       semantics: "ideal" or "clip"; see `snn.ttfs.network`.
       window: initial Delta of every layer.
       growth: gamma of the adaptive windows, Delta <- max(Delta, gamma * largest lead time).
-      activity: weight of the mean lead time of the hidden neurons (L1), which makes spikes rare.
+      activity: weight of the sum of the hidden neurons' lead times (L1; mean over the batch), which
+        makes spikes rare.
       dropout: rate on the lead times of hidden dense layers.
       label_smoothing: of the cross-entropy.
       effects: imperfect hardware in training.
@@ -114,6 +117,8 @@ class TaskConfig:
             raise ValueError(f"window must be positive and growth at least 1: {self}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.dropout and not self.effects.none:
+            raise ValueError("dropout and effects cannot be combined: set dropout to 0")
 
 
 @dataclasses.dataclass(frozen=True)

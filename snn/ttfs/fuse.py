@@ -114,7 +114,7 @@ class _Builder:
             if isinstance(layer, relu.Dense | relu.Conv):
                 v = _linear(layer, values, v, where)
             elif isinstance(layer, relu.BatchNorm):
-                v = _batch_norm(layer, values, v)
+                v = _batch_norm(layer, values, v, where)
             elif isinstance(layer, relu.Relu):
                 v = self._relu(v)
             elif isinstance(layer, relu.MaxPool):
@@ -336,7 +336,13 @@ def _as_synapses(term: _Term) -> tuple[net.Op, Array]:
 # --- layers that change scales and shapes only --------------------------------------------------
 
 
-def _batch_norm(layer: relu.BatchNorm, p: Mapping[str, Array], v: _Value) -> _Value:
+def _batch_norm(layer: relu.BatchNorm, p: Mapping[str, Array], v: _Value, where: str) -> _Value:
+    for key in ("scale", "shift", "mean", "var"):
+        if key not in p or p[key].shape != v.shape[-1:]:
+            found = p[key].shape if key in p else "nothing"
+            raise ValueError(f"layer {where}: {key} [{v.shape[-1]}] expected, found {found}")
+    if not (p["var"] + layer.eps > 0).all():
+        raise ValueError(f"layer {where}: var must not be negative, found {p['var'].min():.4g}")
     gain = p["scale"] / np.sqrt(p["var"] + layer.eps)
     terms = []
     for t in v.terms:
