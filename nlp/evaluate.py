@@ -45,13 +45,15 @@ def main(values: flags.FlagValues) -> None:
     if not values.workdir:
         raise flags.Error("--workdir is required")
     if values.report_only:
-        print(report.write(values.workdir))
+        with cli.explain():
+            print(report.write(values.workdir))
         return
     if not values.config:
         raise flags.Error("--config is required, for instance configs/nlp/endpoint.py")
     cfg = config.build(Evaluation, values.config)
     if values.compare:
-        _compare(cfg, values.compare, values.workdir)
+        with cli.explain():
+            _compare(cfg, values.compare, values.workdir)
         return
     redact = redaction.Redactor()
     try:

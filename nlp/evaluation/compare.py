@@ -168,21 +168,31 @@ def runs(cfg: Evaluation, workdirs: Sequence[str]) -> list[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: a folder without results.
-      ValueError: the same task was asked of other items or with another definition.
+      ValueError: the same task was asked of other items or with another definition, or a task
+        is not defined as it was.
     """
     known = tasks.catalogue(cfg.task_files)
+    folders = [str(Path(workdir).resolve()) for workdir in workdirs]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"a run cannot be compared with itself, got {list(workdirs)}")
+    short = [Path(folder).name for folder in folders]
+    names = short if len(set(short)) == len(short) else [str(w).rstrip("/") for w in workdirs]
     read: dict[str, dict[str, list[Answer]]] = {}
     hashes: dict[str, str] = {}
-    for workdir in workdirs:
+    for run_name, workdir in zip(names, workdirs, strict=True):
         results = Path(workdir) / "results.json"
         if not results.is_file():
             raise FileNotFoundError(f"{workdir} holds no results.json; run the evaluation first")
         for entry in json.loads(results.read_text(encoding="utf-8"))["tasks"]:
+            task = known.get(entry["task"])
+            if task is None or task.hash != entry["task_hash"]:
+                state = "is not defined" if task is None else "has changed since"
+                raise ValueError(f"{workdir}: task {entry['task']!r} {state}; see task_files")
             identity = entry["task_hash"] + entry["data_hash"]
             if hashes.setdefault(entry["id"], identity) != identity:
                 raise ValueError(f"{workdir}: task {entry['id']!r} differs from the other run's")
         for path in sorted((Path(workdir) / "records").glob("*.jsonl")):
             for variant, own in read_records(path).items():
-                name = path.stem if len(workdirs) == 1 else f"{Path(workdir).name}/{path.stem}"
+                name = path.stem if len(workdirs) == 1 else f"{run_name}/{path.stem}"
                 read.setdefault(variant, {})[name] = own
     return pairs(cfg, {v: known[v.partition("@")[0]] for v in read}, read)

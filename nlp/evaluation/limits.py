@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import email.utils
 import math
@@ -45,14 +46,15 @@ class RateLimiter:
         self._free = start + max(self._per_request, tokens * self._per_token)
         return start
 
-    async def wait(self, tokens: int) -> None:
-        """Sleeps until a request of `tokens` may start."""
+    async def wait(self, tokens: int, stopping: asyncio.Event | None = None) -> bool:
+        """Sleeps until a request of `tokens` may start; False if `stopping` is set meanwhile."""
         while True:
             start = self.reserve(tokens)
             while (left := start - self._clock()) > 0:
-                await asyncio.sleep(left)
+                if await sleep(left, stopping):
+                    return False
             if self._paused_until <= self._clock():
-                return
+                return True
             # A pause began meanwhile: queue anew, or all who wait would start together after it.
 
     def correct(self, estimated: int, used: int) -> None:
@@ -63,6 +65,16 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Lets nobody start for `seconds`."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+
+async def sleep(seconds: float, stopping: asyncio.Event | None = None) -> bool:
+    """Sleeps, but not longer than until `stopping` is set; returns whether it is."""
+    if stopping is None:
+        await asyncio.sleep(seconds)
+        return False
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
+    return stopping.is_set()
 
 
 @dataclasses.dataclass(frozen=True)

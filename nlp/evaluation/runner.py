@@ -214,7 +214,9 @@ class Runner:
         tokens = sum(_expected_tokens(r, self._backend.max_completion) for r in requests)
         reason = ""
         for attempt in range(self._settings.retries + 1):
-            await self._limiter.wait(tokens)
+            if not await self._limiter.wait(tokens, self._stopping):
+                reason = reason or "the run was stopped before it was asked"
+                break
             self.stats.attempts += len(requests)
             try:
                 async with asyncio.timeout(self._settings.timeout or None):
@@ -239,7 +241,9 @@ class Runner:
             if wait is not None:
                 self._limiter.pause(wait)
             else:
-                await asyncio.sleep(self._backoff.seconds(attempt, self._rng))
+                await limits.sleep(self._backoff.seconds(attempt, self._rng), self._stopping)
+                if self._stopping.is_set():
+                    break
         return [Response(status="error", error=reason)] * len(requests)
 
     def _store(self, key: str, response: Response) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,12 +186,18 @@ def _check_report(workdir, out):
     before = summary
     report.write(str(workdir))
     assert (workdir / "summary.md").read_text() == before, "the report follows from results.json"
-    found = compare.runs(
-        config_lib.build(Evaluation, {"models": [{"name": "m"}], "resamples": 20, "task_files": [
-            str(workdir.parent / "tasks.toml")]}),
-        [str(workdir), str(workdir.parent / "killed")],
-    )  # fmt: skip
-    assert {f["difference"] for f in found} == {0.0} and {f["p"] for f in found} == {1.0}
+    values = {"models": [{"name": "m"}], "resamples": 20}
+    files = {"task_files": [str(workdir.parent / "tasks.toml")]}
+    cfg = config_lib.build(Evaluation, values | files)
+    namesake = shutil.copytree(workdir.parent / "killed", workdir.parent / "other" / workdir.name)
+    for second in (workdir.parent / "killed", namesake):
+        found = compare.runs(cfg, [str(workdir), str(second)])
+        assert len(found) == 3, "runs whose folders have one name are kept apart"
+        assert {f["difference"] for f in found} == {0.0} and {f["p"] for f in found} == {1.0}
+    with pytest.raises(ValueError, match="with itself"):
+        compare.runs(cfg, [str(workdir), f"{workdir}/"])
+    with pytest.raises(ValueError, match="task_files"):
+        compare.runs(config_lib.build(Evaluation, values), [str(workdir), str(namesake)])
 
 
 def test_failures_refusals_dry_runs_and_bad_configurations(repo, tmp_path):

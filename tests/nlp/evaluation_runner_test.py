@@ -209,6 +209,22 @@ def test_backoff_grows_jitters_and_is_capped():
     assert backoff.seconds(10_000, rng) <= 8
 
 
+def test_a_stopped_run_does_not_wait_for_its_next_attempts(tmp_path):
+    async def ask(server):
+        backend = OpenAIBackend(Address("m", server.url, max_tokens=8))
+        with Cache(tmp_path / "c") as cache:
+            work = runner.Runner(backend, cache, runner.Settings(concurrency=4))
+            asyncio.get_running_loop().call_later(0.5, work.stop, "SIGINT")
+            stats = await asyncio.wait_for(work.run(_requests(8)), 20)
+        await backend.close()
+        return stats
+
+    with Endpoint(lambda *_: "429", retry_after="300") as server:
+        stats = asyncio.run(ask(server))
+        assert stats.stopped == "SIGINT" and not stats.answered
+        assert len(server.requests) == stats.attempts <= 4, "nothing is sent after the stop"
+
+
 def test_an_outage_ends_the_run_early(tmp_path):
     with Endpoint(lambda *_: "500") as server:
         stats, _, _ = _run(
