@@ -78,7 +78,7 @@ def accuracy(
             lambda p, x, key, device=device: effects.run(network, p, x, deltas, device, key)[0]
         )
         keys = jax.random.split(jax.random.key(trial), -(-count // 500))
-        batches = ttfs_run.lead_batches(data.test[:count], data.white)
+        batches = ttfs_run.lead_batches(data.test[:count], data.coding)
         found = [run(params, x, key).argmax(-1) for x, key in zip(batches, keys, strict=True)]
         total.append(float((np.concatenate(found) == data.test_labels[:count]).mean()))
     return float(np.mean(total))
@@ -104,10 +104,10 @@ def tuned(
 def main(values: Any) -> None:
     """Tests every effect of the grid."""
     model = Path(values["model"].value)
-    network, params, deltas, _ = store.load(model)
+    network, params, deltas, extra = store.load(model)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     name = values["data"].value
-    data = images.load(name)
+    data = images.load(name).coded_for(extra)
     count = min(values["test_examples"].value, len(data.test))
     trials, steps = values["trials"].value, values["finetune_steps"].value
     lines = []
@@ -119,10 +119,10 @@ def main(values: Any) -> None:
             quantile = settings.pop("quantile", None)
             how = effects.Effects(**settings)
             if quantile is not None:  # lower latency: late windows clip large values
-                batch = ttfs_run.lead_batches(data.train[:2000], data.white)
+                batch = ttfs_run.lead_batches(data.train[:2000], data.coding)
                 window = windows.from_data(network, params, batch, 0.0, "quantile", quantile)
                 start = Path(folder) / f"start_{number}"
-                store.save(start, network, params, window)
+                store.save(start, network, params, window, extra)
             row["latency"] = windows.timeline(network, window).readout
             row["accuracy"] = accuracy(network, params, window, how, data, count, trials)
             if steps:

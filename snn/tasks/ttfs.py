@@ -158,14 +158,18 @@ class SmartAlpha1:
         return w / (1.0 - w.sum(axis=tuple(range(len(shape) - 1))))
 
 
-def param_specs(network: net.Network, init: str = "he") -> dict[str, dict[str, ParamSpec]]:
-    """Specifications of the parameters of a network."""
+def param_specs(
+    network: net.Network, init: str = "he", bias_maps: tuple[str, ...] = ()
+) -> dict[str, dict[str, ParamSpec]]:
+    """Specifications of the parameters; `bias_maps`: layers with a bias at each position."""
     specs: dict[str, dict[str, ParamSpec]] = {}
     for name, block in net.param_shapes(network).items():
         specs[name] = {}
         for key, shape in block.items():
             if key == "bias":
-                specs[name][key] = ParamSpec(shape, ("neuron",), zeros)
+                full = network.shape_of(name) if name in bias_maps else shape
+                bias_axes = (None,) * (len(full) - 1) + ("neuron",)
+                specs[name][key] = ParamSpec(full, bias_axes, zeros)
                 continue
             fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
             he = math.sqrt(2.0 / fan_in)
@@ -203,17 +207,21 @@ class TtfsTask:
         eval_source: Any = None,
         eval_batch_size: int = 500,
         windows: Mapping[str, float] | None = None,
+        black: float = 0.0,
+        bias_maps: tuple[str, ...] = (),
     ):
-        """Args: windows: initial Delta of each layer instead of `cfg.window`."""
+        """Args: windows: initial Delta of each layer instead of `cfg.window`; bias_maps: layers
+        with a bias at each position; black, white: pixels with lead times 0 and 1.
+        """
         self.windows = dict(windows or {})
         self.network, self.cfg, self.init = network, cfg, init
-        self.white = white
+        self.black, self.white, self.bias_maps = black, white, bias_maps
         self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
         self.units = ("images", 1)
 
     def param_specs(self) -> PyTree:
         """See `Task.param_specs`."""
-        return param_specs(self.network, self.init)
+        return param_specs(self.network, self.init, self.bias_maps)
 
     def init_carry(self, batch_size: int) -> PyTree:
         """Windows of the spiking layers."""
@@ -227,7 +235,7 @@ class TtfsTask:
 
     def encode(self, image: jax.Array) -> jax.Array:
         """Lead times of uint8 images."""
-        return image.astype(jnp.float32) / self.white
+        return (image.astype(jnp.float32) - self.black) / (self.white - self.black)
 
     def forward(
         self, params: PyTree, windows: PyTree, x: jax.Array, key: jax.Array

@@ -47,13 +47,14 @@ def make_trainer(
     network, initial = task_lib.build_network(cfg.model, data.train.shape[1:]), None
     deltas: dict[str, float] = {}
     if cfg.loss.init_from:
-        network, initial, deltas, _ = store.load(cfg.loss.init_from)
+        network, initial, deltas, extra = store.load(cfg.loss.init_from)
         if network.input_shape != data.train.shape[1:]:
             raise config_lib.ConfigError(
                 f"config.loss.init_from: that network takes {network.input_shape}, the data have"
                 f" {data.train.shape[1:]}"
             )
         initial = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), initial)
+        data = data.coded_for(extra)
     task = task_lib.TtfsTask(
         network,
         cfg.loss,
@@ -62,6 +63,8 @@ def make_trainer(
         test,
         cfg.data.eval_batch_size,
         deltas,
+        float(data.black),
+        tuple(name for name, block in (initial or {}).items() if block["bias"].ndim > 1),
     )
     trainer = Trainer(
         task,
@@ -76,10 +79,12 @@ def make_trainer(
     return trainer, data
 
 
-def lead_batches(pixels: np.ndarray, white: int, size: int = 500) -> Iterator[jax.Array]:
-    """Input lead times of images, batch by batch."""
+def lead_batches(
+    pixels: np.ndarray, coding: tuple[float, float], size: int = 500
+) -> Iterator[jax.Array]:
+    """Input lead times of images, batch by batch; see `images.Images.coding`."""
     for start in range(0, len(pixels), size):
-        yield jnp.asarray(images.encode(pixels[start : start + size].astype(np.float32), 0, white))
+        yield jnp.asarray(images.encode(pixels[start : start + size].astype(np.float32), *coding))
 
 
 def finish(
@@ -88,12 +93,12 @@ def finish(
     """Writes model.safetensors (windows trimmed to the training data), report.json, loss.png."""
     network: net.Network = trainer.task.network  # type: ignore[attr-defined]
     n = min(len(data.train), 10_000)
-    deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.white), ZETA)
-    extra = {"white": data.white, "data": cfg.data.name}
+    deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.coding), ZETA)
+    extra = {"black": data.black, "white": data.white, "data": cfg.data.name}
     store.save(out / "model.safetensors", network, params, deltas, extra)
     count = cfg.data.test_examples or len(data.test)
     result = report(
-        network, params, deltas, data.test[:count], data.test_labels[:count], data.white
+        network, params, deltas, data.test[:count], data.test_labels[:count], data.coding
     )
     with files.atomic_write(out / "report.json", "w") as f:
         json.dump(result, f, indent=2)
@@ -114,7 +119,7 @@ def draw(
     """Pictures of test images on their way through the network."""
     from snn.ttfs import pictures
 
-    x = images.encode(data.test[:64].astype(np.float32), 0, data.white)
+    x = images.encode(data.test[:64].astype(np.float32), *data.coding)
     pictures.raster(network, params, x[0], deltas, out / "raster.png")
     pictures.strip(network, params, x[0], deltas, out / "strip.png")
     pictures.window_map(network, params, x, deltas, out / "windows.png")
@@ -129,7 +134,7 @@ def report(
     deltas: Mapping[str, float],
     pixels: np.ndarray,
     labels: np.ndarray,
-    white: int,
+    coding: tuple[float, float],
 ) -> dict[str, Any]:
     """Accuracy without and with windows, their agreement, and the costs."""
     run = jax.jit(
@@ -138,9 +143,9 @@ def report(
             net.closed_form(network, p, x, deltas, "clip")[0].argmax(-1),
         )
     )
-    pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, white)]
+    pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, coding)]
     ideal, clipped = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    cost = accounting.count(network, params, lead_batches(pixels, white), deltas)
+    cost = accounting.count(network, params, lead_batches(pixels, coding), deltas)
     return {
         "test_examples": len(labels),
         "accuracy": float((clipped == labels).mean()),

@@ -12,6 +12,7 @@ import io
 import lzma
 import os
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,41 @@ CIFAR10_MEAN, CIFAR10_STD, CIFAR10_RANGE = 120.707, 64.15, (-3.0, 3.0)
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """uint8 images [N, H, W, C] and labels [N] of both splits, and the largest pixel value."""
+    """uint8 images [N, H, W, C] and labels [N] of both splits; pixels with lead times 0 and 1."""
 
     train: np.ndarray
     train_labels: np.ndarray
     test: np.ndarray
     test_labels: np.ndarray
-    white: int = 255
+    white: float = 255
     note: str = ""
+    black: float = 0
+
+    @property
+    def coding(self) -> tuple[float, float]:
+        """(black, white): the pixels that become the lead times 0 and 1."""
+        return self.black, self.white
+
+    def coded_for(self, extra: Mapping[str, Any]) -> Images:
+        """The same images, coded as the network was trained or mapped (`extra` of its file).
+
+        Raises:
+          ValueError: the network's range of inputs does not hold the pixels of these images.
+        """
+        black, white = self.coding
+        if "pixels" in extra:  # (pixel - mean) / std in [low, high]
+            p = extra["pixels"]
+            black, white = (p["mean"] + p["std"] * p[end] for end in ("low", "high"))
+        elif "input_range" in extra:
+            black, white = extra["input_range"]
+        elif "white" in extra:
+            black, white = extra.get("black", 0), extra["white"]
+        if not (black <= self.black and white >= self.white):
+            raise ValueError(
+                f"the network codes inputs of the range [{black}, {white}], the images have pixels"
+                f" of [{self.black}, {self.white}]"
+            )
+        return dataclasses.replace(self, black=black, white=white)
 
 
 def load(name: str) -> Images:

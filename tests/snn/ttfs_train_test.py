@@ -318,6 +318,13 @@ def test_configs_are_valid(repo, name):
     assert params_lib.count(specs) > 10_000
 
 
+def config_of_tuning(path):
+    tuned = config(init_from=path, semantics="clip")
+    tuned.optimizer.learning_rate = 1e-9
+    tuned.train.update({"steps": 1, "log_every": 1})
+    return tuned
+
+
 def test_batch_norm_training_and_exact_mapping(tmp_path):
     pytest.importorskip("sklearn")
     config = ConfigDict(
@@ -340,6 +347,11 @@ def test_batch_norm_training_and_exact_mapping(tmp_path):
     assert report["same_labels"] == report["test_examples"] == 360
     assert report["relu_accuracy"] == report["spiking_accuracy"] > 0.8
     assert report["largest_difference_of_logits"] < 1e-10
+    # Fine-tuning takes over the mapped network's coding of pixels and its biases by position.
+    tuned = config_of_tuning(str(tmp_path / "model.safetensors"))
+    ttfs_run.main(tuned, str(tmp_path / "tuned"))
+    again = json.loads((tmp_path / "tuned" / "report.json").read_text())
+    assert again["accuracy_without_windows"] == report["spiking_accuracy"]
     config.task = "other"
     with pytest.raises(ValueError, match="config.task must be one of"):
         train_program.main(config, str(tmp_path))
