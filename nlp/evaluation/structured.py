@@ -16,6 +16,8 @@ Element = tuple[str, bool]  # text, and whether it was a proper literal
 _PAIRS = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "”", "«": "»"}
 _STRAIGHT = ('"', "'")
 _MAX_ELEMENTS = 200
+_LABEL_WORDS = 4
+_LIST_NEXT = re.compile(r"[^\n\[\]{}\"'“”„,\d]{0,20}\[")
 _KEY = re.compile(
     r"[\"'“]?(?:zdanie|sentence|no\.?|nr\.?)?\s{0,3}(\d{1,4})\s{0,3}[\"'”]?\s{0,3}[:.)]\s{0,3}"
     r"(?=[\[\"'“])",
@@ -65,6 +67,10 @@ def numbered_lists(text: str) -> tuple[list[tuple[int, list[Element]]], bool]:
         else:
             element, position = _literal(text, match.end())
             elements = [element] if element is not None else None
+            if own_list := _LIST_NEXT.match(text, position):  # 1. "the sentence": ["label"]
+                elements, position = _read(text, own_list.end() - 1)
+            elif element is not None and len(element[0].split()) > _LABEL_WORDS:
+                elements = None  # the sentence repeated, not a label
         if elements is not None:
             entries.append((int(match.group(1)), elements))
         position = max(position, match.end())

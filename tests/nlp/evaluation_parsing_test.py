@@ -137,6 +137,12 @@ def test_sentences_are_ordered_as_numbers():
     assert all(u.status == "empty" and u.labels is None for u in units[2:9])
     lines = parsing.parse_units("Zdanie 1: ['a']\nZdanie 2: ['b', 'x']", space, 2)
     assert [u.status for u in lines] == ["repaired", "partial"]
+    echo = parsing.parse_units(
+        '1. "And here is a b again": ["a"]\n2. "So it is a b then"', space, 2
+    )
+    assert echo[0].labels == ("a",) and echo[1].labels is None, "a repeated sentence says nothing"
+    mixed = parsing.parse_units("{'1': 'a', '2': ['b']}", space, 2)
+    assert [u.labels for u in mixed] == [("a",), ("b",)]
     twice = parsing.parse_units('{"1": ["a"], "1": ["b"]}', space, 1)
     assert twice[0].status == "contradictory"
 
