@@ -225,7 +225,7 @@ class Trainer:
             stopping = self._stop.is_set() or saver.reached_preemption(done)
             if self._due(done, cfg.eval_every) or (last and self.evaluate):
                 read_pending()
-                self._evaluate(done, state, writer, progress)
+                self._evaluate(done, state, writer, progress, saver)
             if self._due(done, cfg.save_every) or last or stopping:
                 # Never save after a step whose loss or gradient was not finite.
                 read_pending()
@@ -267,7 +267,12 @@ class Trainer:
             progress.line(step, means)
 
     def _evaluate(
-        self, step: int, state: TrainState, writer: metrics.FanOut, progress: Progress
+        self,
+        step: int,
+        state: TrainState,
+        writer: metrics.FanOut,
+        progress: Progress,
+        saver: checkpoint_lib.Checkpointer,
     ) -> None:
         if self.evaluate is None:
             return
@@ -276,6 +281,8 @@ class Trainer:
             values = self.evaluate(params)
             writer.scalars(step, values)
             self._report(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+            # Saves of several processes meet at barriers: two of them must not overlap.
+            saver.wait()
             self._keep_best(step, state, params, values)
 
     def _keep_best(
@@ -288,7 +295,7 @@ class Trainer:
             raise ValueError(f"best_metric {name!r} is not among the metrics {sorted(values)}")
         if not math.isfinite(values[name]):
             return
-        saver = checkpoint_lib.Checkpointer(self.workdir / "best", keep=1)
+        saver = checkpoint_lib.Checkpointer(self.workdir / "best", 1, asynchronous=False)
         try:
             latest = saver.latest_step()
             if latest is not None:
