@@ -13,13 +13,13 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.update(
         {
-            "model": {"version": "6", "dim": 192, "layers": 4, "head_size": 32},
+            "model": {"version": "6", "dim": 128, "layers": 4, "head_size": 32},
             "data": {
                 "train": ("stdlib:train",),
                 "heldout": ("stdlib:heldout",),
                 "tokenizer": "byte",
-                "context": 256,
-                "heldout_tokens": 65536,
+                "context": 128,
+                "heldout_tokens": 32768,
             },
             "optimizer": {
                 "learning_rate": 3e-3,
@@ -28,11 +28,11 @@ def get_config() -> ConfigDict:
                 "weight_decay": 0.01,
             },
             "train": {
-                "steps": 600,
+                "steps": 400,
                 "batch_size": 16,
                 "log_every": 20,
-                "eval_every": 200,
-                "save_every": 200,
+                "eval_every": 100,
+                "save_every": 100,
             },
             "sample": {
                 "prompts": ("def ", "class ", "import "),
