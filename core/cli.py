@@ -18,7 +18,6 @@ from ml_collections import config_flags
 
 from core import config as config_lib
 from core import files
-from core.run_info import write as write_run_info  # noqa: F401
 
 # Defined once here: two binaries that each defined --config could not be imported together.
 CONFIG = config_flags.DEFINE_config_file(
