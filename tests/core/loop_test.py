@@ -2,6 +2,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 import signal
 
 import chex
@@ -195,8 +196,10 @@ def test_a_resume_inside_the_profile_window_goes_on(tmp_path):
     half = _trainer(tmp_path, cfg)
     half.cfg = dataclasses.replace(cfg, steps=2)
     half.run()
+    assert any((tmp_path / "profile").rglob("*.xplane.pb"))
+    shutil.rmtree(tmp_path / "profile")  # traces of one second share a folder
     _trainer(tmp_path, cfg).run()
-    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 2
+    assert any((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
