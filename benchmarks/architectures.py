@@ -79,7 +79,7 @@ def _groups(results: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str,
 
 def plot(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Held-out loss against the step, one line for each run."""
-    plt = plots._pyplot()
+    plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for color, (version, group) in enumerate(_groups(results)):
         for run in group:

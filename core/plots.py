@@ -10,7 +10,8 @@ from typing import Any
 from core import files, metrics
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot drawing into files; ImportError says which extra to install."""
     try:
         import matplotlib
     except ImportError as error:
@@ -25,7 +26,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Writes a figure as PNG, atomically, and closes it."""
     with files.atomic_write(path) as f:
         figure.savefig(f, format="png", dpi=120)
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -49,7 +50,7 @@ def loss_curve(
       title: above the plot.
       train, held_out: (metric name, axis label).
     """
-    plt = _pyplot()
+    plt = pyplot()
     records = metrics.read_jsonl(metrics_file)
     figure, left = plt.subplots(figsize=(7, 4.2), layout="constrained")
     steps, values = series(records, train[0])

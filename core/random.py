@@ -6,7 +6,6 @@ from __future__ import annotations
 import zlib
 
 import jax
-import numpy as np
 
 
 def stable_hash(name: str) -> int:
@@ -22,8 +21,3 @@ def stream(seed: int, name: str) -> jax.Array:
 def at_step(key: jax.Array, step: jax.Array | int) -> jax.Array:
     """The key of one step of a stream."""
     return jax.random.fold_in(key, step)
-
-
-def numpy_stream(seed: int, name: str, *index: int) -> np.random.Generator:
-    """A NumPy generator for (seed, name, index...), for data that is made on the host."""
-    return np.random.default_rng([seed, stable_hash(name), *index])

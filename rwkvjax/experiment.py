@@ -241,7 +241,8 @@ def make_trainer(
         shard=sharding.make_shard(mesh, sharding.get_rules(cfg.train.sharding)),
         eval_source=heldout_windows(heldout, cfg.data, size),
         eval_batch_size=cfg.data.eval_batch_size or cfg.train.batch_size,
-        token_bytes=token_lengths(tokenizer, cfg.model.vocab_size),
+        # Only evaluation asks for these, and looking them all up takes a second.
+        token_bytes=token_lengths(tokenizer, cfg.model.vocab_size) if heldout is not None else None,
     )
     specs = task.param_specs()
     return Trainer(

@@ -79,6 +79,11 @@ def token_shift(
     return previous, x[:, -1].astype(last.dtype)
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """x in at least float32, for what must not be rounded further (decays, bonus)."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def project(x: jax.Array, weight: jax.Array) -> jax.Array:
     """x @ weight in the dtype of x."""
     return x @ weight.astype(x.dtype)

@@ -11,7 +11,7 @@ Dimensions: B batch, T time, D model width, A attention width, L layers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +96,8 @@ def time_mix(
     y, new = wkv.wkv4(
         k,
         v,
-        -jnp.exp(_wide(p["time_decay"])),
-        _wide(p["time_first"]),
+        -jnp.exp(layers.wide(p["time_decay"])),
+        layers.wide(p["time_first"]),
         wkv.Wkv4State(state.num, state.den, state.max),
         reset=reset,
         impl=cfg.wkv,
@@ -108,14 +108,10 @@ def time_mix(
 
 
 def channel_mix(
-    p: Params, cfg: Config, x: jax.Array, state: State, reset: jax.Array | None, shard: Shard
-) -> tuple[jax.Array, State]:
-    """Channel mixing of one layer."""
+    p: Params, cfg: Config, x: jax.Array, state: Any, reset: jax.Array | None, shard: Shard
+) -> tuple[jax.Array, Any]:
+    """Channel mixing of one layer (versions 4 and 5); state needs only `ffn_shift`."""
     previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset)
     k_in = mix(p["time_mix_k"], x, previous)
     r_in = mix(p["time_mix_r"], x, previous)
     return layers.channel_mix(p, k_in, r_in, shard), state._replace(ffn_shift=ffn_shift)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -24,6 +24,7 @@ from core.params import Orthogonal
 from core.sharding import Shard
 from rwkvjax import layers, wkv
 from rwkvjax.config import Config
+from rwkvjax.rwkv4 import channel_mix as channel_mix
 from rwkvjax.rwkv4 import mix
 
 Params = dict
@@ -104,9 +105,12 @@ def ffn_specs(cfg: Config, layer: int) -> Params:
 
 def decay_and_bonus(p: Params, cfg: Config) -> tuple[jax.Array, jax.Array]:
     """(log w, u), each [H, N] float32, from the parameters of any version 5.x."""
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    decay = wide(p["time_decay"])
-    bonus = jnp.exp(wide(p["time_first"])) if cfg.version == "5.0" else wide(p["time_faaaa"])
+    decay = layers.wide(p["time_decay"])
+    bonus = (
+        jnp.exp(layers.wide(p["time_first"]))
+        if cfg.version == "5.0"
+        else layers.wide(p["time_faaaa"])
+    )
     shape = (cfg.heads, cfg.head_size)
     if cfg.version != "5.2":
         decay, bonus = decay[:, None], bonus[:, None]
@@ -142,13 +146,3 @@ def time_mix(
         y = y * jax.nn.silu(layers.project(mixed("g"), p["gate"]))
     out = layers.project(y, p["output"])
     return out, state._replace(att_shift=att_shift, wkv=new), cross
-
-
-def channel_mix(
-    p: Params, cfg: Config, x: jax.Array, state: State, reset: jax.Array | None, shard: Shard
-) -> tuple[jax.Array, State]:
-    """Channel mixing of one layer."""
-    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset)
-    k_in = mix(p["time_mix_k"], x, previous)
-    r_in = mix(p["time_mix_r"], x, previous)
-    return layers.channel_mix(p, k_in, r_in, shard), state._replace(ffn_shift=ffn_shift)

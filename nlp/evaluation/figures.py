@@ -49,7 +49,7 @@ def write_all(results: Results, folder: Path) -> list[tuple[str, str]]:
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
-    return plots._pyplot().subplots(figsize=(width, height), layout="constrained")
+    return plots.pyplot().subplots(figsize=(width, height), layout="constrained")
 
 
 def scores(results: Results) -> Any:
@@ -167,7 +167,7 @@ def confusion(results: Results, entry: Mapping[str, Any]) -> Any:
         return None
     cell = 0.38 if len(labels) > 8 else 0.7
     size = cell * len(labels) + 2.0
-    plt = plots._pyplot()
+    plt = plots.pyplot()
     figure, grid = plt.subplots(
         1, len(names), figsize=(size * len(names) + 0.6, size), squeeze=False, layout="constrained"
     )
@@ -238,7 +238,7 @@ def gains(results: Results) -> Any:
     found = [g for g in results["gains"] if g.get("n")]
     if not found:
         return None
-    plt = plots._pyplot()
+    plt = plots.pyplot()
     figure, grid = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     lines = sorted({(g["task"], g["model"]) for g in found})
     for axes, kind in zip(grid, ("pooled", "per_annotator"), strict=True):

@@ -19,10 +19,6 @@ from snn.ttfs import simulate, synapses, windows
 Path = str | os.PathLike[str]
 
 
-def _pyplot() -> Any:
-    return plots._pyplot()
-
-
 def _run(network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float]) -> Any:
     return simulate.run(network, params, np.asarray(x)[None], deltas, "clip")
 
@@ -31,7 +27,7 @@ def raster(
     network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float], path: Path
 ) -> None:
     """Spike times of all neurons for one example x [*input_shape], one panel a layer."""
-    plt = _pyplot()
+    plt = plots.pyplot()
     times = _run(network, params, x, deltas).times(network, deltas)
     spans = windows.timeline(network, deltas).spans
     figure, axes = plt.subplots(
@@ -66,7 +62,7 @@ def voltages(
     if layer is None:
         known = [n.name for n in network.hidden]
         raise ValueError(f"no spiking layer {layer_name!r}; the network has {known}")
-    plt = _pyplot()
+    plt = plots.pyplot()
     run = _run(network, params, x, deltas)
     grid, v, theta = potentials(network, params, run.leads, deltas, layer)
     lead = np.asarray(run.leads[layer_name]).reshape(-1)
@@ -117,7 +113,7 @@ def window_map(
     network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float], path: Path
 ) -> None:
     """Windows on the time line and the distribution of spike times in them, over a batch x."""
-    plt = _pyplot()
+    plt = plots.pyplot()
     run = simulate.run(network, params, np.asarray(x), deltas, "clip")
     times = run.times(network, deltas)
     line = windows.timeline(network, deltas)
@@ -156,7 +152,7 @@ def strip(
 
     A column is an instant, a row a layer; dark neurons have not spiked yet.
     """
-    plt = _pyplot()
+    plt = plots.pyplot()
     times = _run(network, params, x, deltas).times(network, deltas)
     line = windows.timeline(network, deltas)
     moments = _moments(times, line, frames)

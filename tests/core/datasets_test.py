@@ -8,7 +8,7 @@ from core import datasets
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A pretended checkout at tmp_path/work/checkout without any data set near it."""
+    """A pretended checkout, two folders below tmp_path, without any data set near it."""
     root = tmp_path / "work" / "checkout"
     (root / "core").mkdir(parents=True)
     (root / "pyproject.toml").write_text("")
