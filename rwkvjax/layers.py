@@ -7,6 +7,8 @@ N head size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from core import params as params_lib
 from core.params import Orthogonal, ParamSpec, Values
 from core.sharding import Shard
+from rwkvjax import matrices
 from rwkvjax.config import Config
 
 Params = dict
@@ -84,9 +87,9 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def project(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """x @ weight in the dtype of x."""
-    return x @ weight.astype(x.dtype)
+def project(x: jax.Array, weight: Any) -> jax.Array:
+    """x @ weight in the dtype of x; the weight may be one of `rwkvjax.matrices`."""
+    return matrices.matmul(x, weight)
 
 
 def lora(x: jax.Array, down: jax.Array, up: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ import numpy as np
 from core import params as params_lib
 from core.params import Orthogonal, ParamSpec, Uniform
 from core.sharding import Shard, no_shard
-from rwkvjax import layers, rwkv4, rwkv5, rwkv6, rwkv7
+from rwkvjax import layers, matrices, rwkv4, rwkv5, rwkv6, rwkv7
 from rwkvjax.config import Config
 
 Params = dict
@@ -104,7 +104,7 @@ def hidden(
     check_inputs(cfg, tokens, state, reset)
     version = _version(cfg)
     dtype = jnp.dtype(cfg.dtype)
-    x = params["emb"]["weight"][tokens].astype(dtype)
+    x = matrices.take_rows(params["emb"]["weight"], tokens).astype(dtype)
     x = layers.layer_norm(params["ln0"], x, cfg.layer_norm_eps)
     cross = getattr(version, "init_cross", lambda cfg, x: ())(cfg, x)
 
@@ -165,8 +165,7 @@ def apply(
 def logits_of(params: Params, x: jax.Array, shard: Shard = no_shard) -> jax.Array:
     """The output head: normed activations [B, T, D] -> logits [B, T, V], at least float32."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    weight = params["head"]["weight"].astype(x.dtype)
-    logits = jnp.matmul(x, weight, preferred_element_type=wide)
+    logits = matrices.matmul(x, params["head"]["weight"], wide)
     return shard(logits, ("batch", "time", "vocab"))
 
 
