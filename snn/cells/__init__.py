@@ -27,7 +27,14 @@ layer is `Embedding`. Matrices are stored [in, out]. A step never draws random n
 from snn.cells.base import Cell as Cell
 from snn.cells.base import Units as Units
 from snn.cells.gru import Gru as Gru
+from snn.cells.lateral import LateralSnu as LateralSnu
+from snn.cells.lif import Alif as Alif
+from snn.cells.lif import Lif as Lif
+from snn.cells.lru import Lru as Lru
 from snn.cells.lstm import Lstm as Lstm
+from snn.cells.modulated import AdaptiveSnu as AdaptiveSnu
+from snn.cells.modulated import OutputModulated as OutputModulated
+from snn.cells.modulated import ThresholdModulated as ThresholdModulated
 from snn.cells.snu import Snu as Snu
 from snn.cells.stack import Stack as Stack
 from snn.cells.stack import stack_of as stack_of
@@ -40,13 +47,20 @@ from snn.cells.unroll import unroll as unroll
 
 __all__ = [
     "Activation",
+    "AdaptiveSnu",
+    "Alif",
     "Cell",
     "Dense",
     "Embedding",
     "Gru",
+    "LateralSnu",
+    "Lif",
+    "Lru",
     "Lstm",
+    "OutputModulated",
     "Snu",
     "Stack",
+    "ThresholdModulated",
     "Units",
     "check_sequence",
     "check_state",

@@ -84,6 +84,7 @@ class Units:
       signals: names of what `emit` returns, each [B, N], kept for the next step.
       sent: the signals that are the output (concatenated) and that H reads.
       direct: True if `emit` looks at the currents themselves (an output gate).
+      elementwise: False if the hooks mix units; such a cell is treated as a black box.
     """
 
     input_size: int
@@ -96,6 +97,7 @@ class Units:
     signals: ClassVar[tuple[str, ...]] = ("y",)
     sent: ClassVar[tuple[str, ...]] = ("y",)
     direct: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, size=self.size)
