@@ -15,8 +15,8 @@ removed afterwards), then loaded by each contender in a process of its own:
   read            reading the bytes of the file into one buffer, the speed of the disk
 
 Contenders that are not installed are left out. Each repeat runs all of them in turns, with the file
-dropped from the page cache ("cold") and kept in it ("warm"); before, a process touches as much
-memory, since a virtual machine is slow at the first touch. Reported are medians: seconds on the
+dropped from the page cache ("cold") and kept in it ("warm"). Before each, a process touches twice as
+much memory and frees it, since a virtual machine is slow at the first touch of memory. Reported are medians: seconds on the
 clock, seconds of CPU, and the peak of resident memory above that after the imports, relative to the
 size of the file.
 """
@@ -125,6 +125,8 @@ def synthetic(size: str) -> Tensors:
 
 def measure(name: str, path: Path, warm: bool) -> tuple[float, float, float]:
     """(wall seconds, CPU seconds, peak of additional memory in bytes) of one load."""
+    touch = f"import numpy; numpy.ones({2 * path.stat().st_size}, numpy.uint8)"
+    subprocess.run([sys.executable, "-c", touch], check=True)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -156,8 +158,6 @@ def main(argv: list[str]) -> None:
         with open(path, "wb") as file:
             pth.write_pth(file, tensors)
         size = path.stat().st_size
-        touch = f"import numpy; numpy.ones({2 * size}, numpy.uint8)"
-        subprocess.run([sys.executable, "-c", touch], check=True)
         runs: dict[tuple[str, bool], list[tuple[float, float, float]]] = {}
         for _ in range(_REPEATS.value):
             for warm in (False, True):
