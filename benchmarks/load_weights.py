@@ -15,10 +15,10 @@ removed afterwards), then loaded by each contender in a process of its own:
   read            reading the bytes of the file into one buffer, the speed of the disk
 
 Contenders that are not installed are left out. Each repeat runs all of them in turns, with the file
-dropped from the page cache ("cold") and kept in it ("warm"). Before each, a process touches twice as
-much memory and frees it, since a virtual machine is slow at the first touch of memory. Reported are medians: seconds on the
-clock, seconds of CPU, and the peak of resident memory above that after the imports, relative to the
-size of the file.
+dropped from the page cache ("cold") and kept in it ("warm"). Before each, a process touches twice
+as much memory and frees it, since a virtual machine is slow at the first touch of memory. Reported
+are medians: seconds on the clock, seconds of CPU, and the peak of resident memory above that after
+the imports, relative to the size of the file.
 """
 
 from __future__ import annotations
