@@ -6,26 +6,19 @@ python -m snn.train --config=configs/snn/ttfs_digits.py --workdir=runs/ttfs_digi
 
 from ml_collections import ConfigDict
 
+from configs.snn.ttfs_shared import image_config
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "task": "ttfs",
-            "model": {
-                "architecture": "mlp",
-                "hidden": (128, 64),
-                "classes": 10,
-                "rule": "b1",
-                "init": "he",
-            },
-            "data": {"name": "digits", "eval_batch_size": 360},
-            "loss": {"activity": 1e-3},
-            "optimizer": {
-                "learning_rate": 2e-3,
-                "final_learning_rate": 1e-5,
-                "warmup_steps": 50,
-                "beta2": 0.999,
-            },
-            "train": {"steps": 2000, "batch_size": 32, "log_every": 200, "keep": 1},
-        }
+    return image_config(
+        "ttfs",
+        "digits",
+        {"architecture": "mlp", "hidden": (128, 64), "rule": "b1", "init": "he"},
+        validation=200,
+        loss={"activity": 2e-3},
+        steps=2000,
+        batch_size=32,
+        learning_rate=2e-3,
+        eval_every=500,
+        best_metric="",
     )

@@ -1,33 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST, fully connected 784-600-10, trained as a B1 TTFS network: 98.5 % at 0.23 spikes/neuron.
+"""MNIST, fully connected 784-600-10, trained as a B1 TTFS network.
 
 python -m snn.train --config=configs/snn/ttfs_mnist.py --workdir=runs/ttfs_mnist
+
+Fewer spikes: --config.loss.activity=5e-4. Another seed: --config.train.seed=1.
 """
 
 from ml_collections import ConfigDict
 
+from configs.snn.ttfs_shared import image_config
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "task": "ttfs",
-            "model": {"architecture": "mlp", "hidden": (600,), "classes": 10},
-            "data": {"name": "mnist"},
-            "loss": {"dropout": 0.3, "activity": 1e-4},
-            "optimizer": {
-                "learning_rate": 1.5e-3,
-                "final_learning_rate": 1e-5,
-                "warmup_steps": 100,
-                "beta2": 0.999,
-            },
-            "train": {
-                "steps": 6000,
-                "batch_size": 250,
-                "ema": 0.999,
-                "log_every": 60,
-                "eval_every": 600,
-                "save_every": 2000,
-                "keep": 1,
-            },
-        }
+    return image_config(
+        "ttfs",
+        "mnist",
+        {"architecture": "mlp", "hidden": (600,)},
+        augment={"shift": 1.0},
+        loss={"dropout": 0.2, "activity": 1e-4},
+        steps=12000,
+        batch_size=250,
+        learning_rate=1.5e-3,
+        ema=0.999,
     )

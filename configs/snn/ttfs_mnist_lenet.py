@@ -6,36 +6,20 @@ python -m snn.train --config=configs/snn/ttfs_mnist_lenet.py --workdir=runs/ttfs
 
 from ml_collections import ConfigDict
 
+from configs.snn.ttfs_shared import image_config
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "task": "ttfs",
-            "model": {
-                "architecture": "lenet",
-                "channels": (16, 32),
-                "hidden": (128,),
-                "classes": 10,
-            },
-            "data": {
-                "name": "mnist",
-                "augment": {"shift": 1.0, "rotate": 10.0, "zoom": 0.1},
-            },
-            "loss": {"dropout": 0.1, "activity": 1e-5},
-            "optimizer": {
-                "learning_rate": 3e-3,
-                "final_learning_rate": 1e-5,
-                "warmup_steps": 200,
-                "beta2": 0.999,
-            },
-            "train": {
-                "steps": 3900,
-                "batch_size": 200,
-                "ema": 0.998,
-                "log_every": 100,
-                "eval_every": 600,
-                "save_every": 600,
-                "keep": 1,
-            },
-        }
+    return image_config(
+        "ttfs",
+        "mnist",
+        {"architecture": "lenet", "channels": (16, 32), "hidden": (128,)},
+        augment={"shift": 1.0, "rotate": 8.0, "zoom": 0.08},
+        loss={"dropout": 0.1, "activity": 2e-5},
+        steps=4000,
+        batch_size=128,
+        learning_rate=2e-3,
+        eval_every=500,
+        save_every=1000,
+        ema=0.995,
     )

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of ReLU networks with batch norm, to be mapped to spikes afterwards.
 
-Running means and variances live in the carry. During training evaluation uses the statistics of
-the evaluation batch; the report at the end uses the running ones, as the mapped network does.
+Batch norm uses the statistics of each batch, in training and in the evaluations during it. The
+statistics of the trained network belong to the parameters that are kept (the last ones, their
+running mean, or those chosen by validation): `with_statistics` computes them from training images
+once these are known. Statistics that ran along with the training would fit none of the others.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from core import config as config_lib
@@ -38,18 +41,19 @@ class SgdConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ReluLoss:
-    """Cross-entropy, dropout before the read-out, L1 on activations (fewer spikes), inputs.
+    """Cross-entropy, dropout before dense layers, L1 on activations (fewer spikes), inputs.
 
     Attributes:
+      dropout: rate before each dense layer that does not read the input.
+      activity: weight of the sum of all activations (mean over the batch).
+      label_smoothing: of the cross-entropy.
       mean, std, low, high: the raw input is (pixel - mean) / std, of the range [low, high], which
         becomes [0, 1] in the spiking network.
-      momentum: of the running statistics.
     """
 
     dropout: float = 0.0
     activity: float = 0.0
     label_smoothing: float = 0.0
-    momentum: float = 0.9
     mean: float = 120.707
     std: float = 64.15
     low: float = -3.0
@@ -75,7 +79,7 @@ def build_config(values: Any) -> RunConfig:
 
 
 def group(path: str, shape: tuple[int, ...]) -> optim.Group:
-    """Running statistics are not trained by gradients; matrices and kernels decay."""
+    """Statistics are not trained; matrices and kernels decay."""
     if path.split("/")[-1] in STATISTICS:
         return optim.Group(trainable=False)
     return optim.Group(decay=len(shape) >= 2)
@@ -111,25 +115,17 @@ class ReluTask:
         self.eval_source, self.eval_batch_size = eval_source, cfg.data.eval_batch_size
         self.units = ("images", 1)
         self.names = relu.layer_names(self.layers)
+        weighted = [isinstance(layer, relu.Dense | relu.Conv) for layer in self.layers]
+        self.first = weighted.index(True)
 
     def param_specs(self) -> PyTree:
         """See `Task.param_specs`."""
         return relu.param_specs(self.layers, self.input_shape)
 
     def init_carry(self, batch_size: int) -> PyTree:
-        """Running statistics of each batch norm."""
+        """Nothing crosses batches."""
         del batch_size
-        specs = self.param_specs()
-        fill = {"mean": jnp.zeros, "var": jnp.ones}
-        return {
-            name: {key: fill[key](specs[name][key].shape) for key in STATISTICS}
-            for name, layer in zip(self.names, self.layers, strict=True)
-            if isinstance(layer, relu.BatchNorm)
-        }
-
-    def carry_axes(self, carry: PyTree) -> PyTree:
-        """Statistics are replicated."""
-        return jax.tree.map(lambda _: (None,), carry)
+        return ()
 
     def raw(self, image: jax.Array) -> jax.Array:
         """Normalised input of the ReLU network."""
@@ -141,16 +137,18 @@ class ReluTask:
         """(logits, statistics of this batch, sum of hidden activations per example)."""
         statistics: dict[str, Any] = {}
         total = jnp.zeros(())
-        last = len(self.layers) - 1
         for i, (name, layer) in enumerate(zip(self.names, self.layers, strict=True)):
             block = params.get(name, {})
             if isinstance(layer, relu.BatchNorm):
                 axes = tuple(range(x.ndim - 1))
                 statistics[name] = {"mean": x.mean(axes), "var": x.var(axes)}
                 block = {**block, **statistics[name]}
-            if i == last and key is not None and self.cfg.dropout:
-                keep = 1.0 - self.cfg.dropout
-                x = jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0.0)
+            rate = layer.rate if isinstance(layer, relu.Dropout) else 0.0
+            if isinstance(layer, relu.Dense) and i > self.first:
+                rate = self.cfg.dropout
+            if rate and key is not None:
+                kept = jax.random.bernoulli(jax.random.fold_in(key, i), 1.0 - rate, x.shape)
+                x = jnp.where(kept, x / (1.0 - rate), 0.0)
             x = relu.apply_layer(layer, block, x)
             if isinstance(layer, relu.Relu):
                 total = total + x.sum() / x.shape[0]
@@ -160,13 +158,9 @@ class ReluTask:
         self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Aux]]:
         """See `Task.loss`."""
-        logits, statistics, total = self.forward(params, self.raw(batch["image"]), key)
+        logits, _, total = self.forward(params, self.raw(batch["image"]), key)
         loss = cross_entropy(logits, batch["label"], self.cfg.label_smoothing)
         loss = loss + self.cfg.activity * total
-        m = self.cfg.momentum
-        carry = jax.tree.map(
-            lambda old, new: m * old + (1 - m) * jax.lax.stop_gradient(new), carry, statistics
-        )
         return loss, (carry, {"accuracy": (logits.argmax(-1) == batch["label"]).mean()})
 
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -180,6 +174,27 @@ class ReluTask:
         return {"accuracy": sums["correct"] / sums["count"]}
 
 
-def merge(params: PyTree, carry: PyTree) -> dict[str, Any]:
-    """Parameters with the running statistics in their places."""
-    return {name: {**block, **carry.get(name, {})} for name, block in params.items()}
+def with_statistics(
+    task: ReluTask, params: PyTree, batches: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The parameters with the means and variances of their batch norms over some batches.
+
+    Each batch is normalised by its own statistics, as in training (without dropout); mean and
+    variance are those of all batches together, which must be of one size.
+
+    Raises:
+      ValueError: no batches.
+    """
+    found = jax.jit(lambda p, image: task.forward(p, task.raw(image), None)[1])
+    square = lambda s: {"mean": s["mean"], "square": s["var"] + s["mean"] ** 2}
+    parts = [
+        {name: square(s) for name, s in found(params, jnp.asarray(batch["image"])).items()}
+        for batch in batches
+    ]
+    if not parts:
+        raise ValueError("statistics of batch norm: no batches were given")
+    mean = jax.tree.map(lambda *x: np.mean(np.stack(x).astype(np.float64), axis=0), *parts)
+    merged = {name: dict(block) for name, block in params.items()}
+    for name, s in mean.items():
+        merged[name] |= {"mean": s["mean"], "var": s["square"] - s["mean"] ** 2}
+    return merged

@@ -35,7 +35,7 @@ class ModelConfig:
       classes: outputs.
       rule: "b1" or "alpha1".
       init: "he", "glorot", or "alpha1_smart" (draws the effective weights, see `SmartAlpha1`).
-      batch_norm: "before" or "after" the ReLU: only for `snn.tasks.relu`, which trains the ReLU
+      batch_norm, conv_dropout: see `relu.vgg`; only for `snn.tasks.relu`, which trains the ReLU
         network; empty for spiking networks, which have none.
     """
 
@@ -46,6 +46,7 @@ class ModelConfig:
     rule: str = "b1"
     init: str = "he"
     batch_norm: str = ""
+    conv_dropout: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES or self.init not in INITS:
@@ -57,6 +58,8 @@ class ModelConfig:
             raise ValueError(f"rule must be b1 or alpha1 for training, got {self.rule!r}")
         if self.init == "alpha1_smart" and self.rule != "alpha1":
             raise ValueError(f"init alpha1_smart draws weights of rule alpha1, not {self.rule!r}")
+        if self.conv_dropout and self.architecture != "vgg":
+            raise ValueError(f"conv_dropout is for vgg, not {self.architecture!r}")
 
     def layers(self) -> tuple[relu.ReluLayer, ...]:
         """The ReLU network of the same shape."""
@@ -64,7 +67,9 @@ class ModelConfig:
             return relu.mlp(self.hidden, self.classes)
         if self.architecture == "lenet":
             return relu.lenet(self.channels, self.hidden, self.classes, self.batch_norm)
-        return relu.vgg(self.channels, self.hidden, self.classes, self.batch_norm)
+        return relu.vgg(
+            self.channels, self.hidden, self.classes, self.batch_norm, self.conv_dropout
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +79,11 @@ class DataConfig:
     Attributes:
       name: see `images.DATASETS`.
       train_examples, test_examples: use the first so many; 0 for all.
+      validation: the last so many training images are held out, for evaluation during training
+        and for the choice of settings and parameters; the test images are used once, at the end.
+      train_on_validation: train on the held-out images too (final runs with settled settings);
+        nothing is evaluated during training then.
+      certify_examples: the first so many test images on which the windows are certified; 0: all.
       augment: changes of training images.
       eval_batch_size: rows of an evaluation batch.
     """
@@ -81,6 +91,9 @@ class DataConfig:
     name: str = "mnist"
     train_examples: int = 0
     test_examples: int = 0
+    validation: int = 0
+    train_on_validation: bool = False
+    certify_examples: int = 1000
     augment: images.Augment = images.Augment()
     eval_batch_size: int = 500
 
@@ -319,15 +332,22 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     return -((1.0 - smoothing) * true + smoothing * log_p.mean(axis=-1)).mean()
 
 
-def sources(cfg: DataConfig, seed: int) -> tuple[images.ImageSource, images.ImageSource, Any]:
-    """Training source, test source and the images themselves."""
-    data = images.load(cfg.name)
-    n, m = cfg.train_examples or len(data.train), cfg.test_examples or len(data.test)
+def sources(cfg: DataConfig, seed: int) -> tuple[images.ImageSource, Any, images.Images]:
+    """Training source, validation source (None if there is none) and the images themselves."""
+    data = images.load(cfg.name).hold_out(cfg.validation, cfg.train_on_validation)
+    n = cfg.train_examples or len(data.train)
     train = images.ImageSource(data.train[:n], data.train_labels[:n], seed, cfg.augment)
-    test = images.ImageSource(data.test[:m], data.test_labels[:m], None)
-    return train, test, data
+    if data.validation is None or cfg.train_on_validation:
+        return train, None, data
+    assert data.validation_labels is not None
+    return train, images.ImageSource(data.validation, data.validation_labels, None), data
 
 
 def build_network(cfg: ModelConfig, input_shape: tuple[int, ...]) -> net.Network:
     """The network of a configuration."""
+    if cfg.conv_dropout:
+        raise config_lib.ConfigError(
+            "config.model.conv_dropout is for task ttfs_relu; a spiking network has"
+            " config.loss.dropout"
+        )
     return fuse.structure(cfg.layers(), input_shape).with_rule(cfg.rule)

@@ -18,6 +18,7 @@ from core import config as config_lib
 from core import files, optim, plots
 from core import params as params_lib
 from core.loop import Trainer
+from snn.tasks import selection
 from snn.tasks import ttfs as task_lib
 from snn.ttfs import accounting, images, store, windows
 from snn.ttfs import network as net
@@ -28,22 +29,23 @@ ZETA = 0.5
 def main(config: Any, workdir: str) -> None:
     """Trains as configured, trims the windows, writes the network and its report."""
     cfg = task_lib.build_config(config)
+    selection.check(cfg.train, cfg.data.validation, cfg.data.train_on_validation)
     out = Path(workdir).expanduser().resolve()
     trainer, data = make_trainer(cfg, out)
     if jax.process_index() == 0:
         about = f"{cfg.data.name}: {data.note}; {params_lib.count(trainer.specs):,} parameters"
         print(about, file=sys.stderr)
     state = trainer.run()
-    params = jax.device_get(state.ema if cfg.train.ema else state.params)
+    params, chosen = selection.selected(trainer, state)
     if jax.process_index() == 0:
-        finish(cfg, trainer, params, data, out)
+        finish(cfg, trainer, params, data, out, chosen)
 
 
 def make_trainer(
     cfg: task_lib.RunConfig, workdir: Path, report: Any = None
 ) -> tuple[Trainer, images.Images]:
     """Builds data, task and optimiser; compiles nothing yet."""
-    train, test, data = task_lib.sources(cfg.data, cfg.train.seed)
+    train, validation, data = task_lib.sources(cfg.data, cfg.train.seed)
     network, initial = task_lib.build_network(cfg.model, data.train.shape[1:]), None
     deltas: dict[str, float] = {}
     if cfg.loss.init_from:
@@ -60,7 +62,7 @@ def make_trainer(
         cfg.loss,
         cfg.model.init,
         float(data.white),
-        test,
+        validation,
         cfg.data.eval_batch_size,
         deltas,
         float(data.black),
@@ -88,7 +90,12 @@ def lead_batches(
 
 
 def finish(
-    cfg: task_lib.RunConfig, trainer: Trainer, params: Any, data: images.Images, out: Path
+    cfg: task_lib.RunConfig,
+    trainer: Trainer,
+    params: Any,
+    data: images.Images,
+    out: Path,
+    chosen: Mapping[str, Any],
 ) -> None:
     """Writes model.safetensors (windows trimmed to the training data), report.json, loss.png."""
     network: net.Network = trainer.task.network  # type: ignore[attr-defined]
@@ -96,9 +103,21 @@ def finish(
     deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.coding), ZETA)
     extra = {"black": data.black, "white": data.white, "data": cfg.data.name}
     store.save(out / "model.safetensors", network, params, deltas, extra)
+    result: dict[str, Any] = {"seed": cfg.train.seed, **chosen}
+    if data.validation is not None:
+        assert data.validation_labels is not None
+        found, _ = predictions(network, params, deltas, data.validation, data.coding)
+        result["validation_examples"] = len(found)
+        result["validation_accuracy"] = float((found == data.validation_labels).mean())
     count = cfg.data.test_examples or len(data.test)
-    result = report(
-        network, params, deltas, data.test[:count], data.test_labels[:count], data.coding
+    result |= report(
+        network,
+        params,
+        deltas,
+        data.test[:count],
+        data.test_labels[:count],
+        data.coding,
+        cfg.data.certify_examples or count,
     )
     with files.atomic_write(out / "report.json", "w") as f:
         json.dump(result, f, indent=2)
@@ -109,7 +128,7 @@ def finish(
         out / "loss.png",
         f"TTFS on {cfg.data.name}",
         train=("loss", "training loss (nats)"),
-        held_out=("eval/accuracy", "test accuracy"),
+        held_out=("eval/accuracy", "validation accuracy"),
     )
 
 
@@ -128,6 +147,25 @@ def draw(
         pictures.voltages(network, params, x[0], deltas, first, out / "voltages.png")
 
 
+def predictions(
+    network: net.Network,
+    params: net.Params,
+    deltas: Mapping[str, float],
+    pixels: np.ndarray,
+    coding: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with windows ("clip") and without ("ideal")."""
+    run = jax.jit(
+        lambda p, x: (
+            net.closed_form(network, p, x, deltas, "clip")[0].argmax(-1),
+            net.closed_form(network, p, x)[0].argmax(-1),
+        )
+    )
+    pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, coding)]
+    clipped, ideal = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return clipped, ideal
+
+
 def report(
     network: net.Network,
     params: net.Params,
@@ -135,22 +173,25 @@ def report(
     pixels: np.ndarray,
     labels: np.ndarray,
     coding: tuple[float, float],
+    certify: int = 1000,
 ) -> dict[str, Any]:
-    """Accuracy without and with windows, their agreement, and the costs."""
-    run = jax.jit(
-        lambda p, x: (
-            net.closed_form(network, p, x)[0].argmax(-1),
-            net.closed_form(network, p, x, deltas, "clip")[0].argmax(-1),
-        )
-    )
-    pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, coding)]
-    ideal, clipped = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    """Accuracy without and with windows, their agreement, costs, certificates of the windows.
+
+    Args:
+      network, params, deltas, coding: see `predictions`.
+      pixels, labels: test images [N, H, W, C] and labels [N].
+      certify: so many of the images are certified.
+    """
+    clipped, ideal = predictions(network, params, deltas, pixels, coding)
     cost = accounting.count(network, params, lead_batches(pixels, coding), deltas)
+    batches = lead_batches(pixels[:certify], coding, 100)
+    certificates = windows.certify_batches(network, params, batches, deltas)
     return {
         "test_examples": len(labels),
         "accuracy": float((clipped == labels).mean()),
         "accuracy_without_windows": float((ideal == labels).mean()),
         "same_label_fraction": float((ideal == clipped).mean()),
         "windows": {k: float(v) for k, v in deltas.items()},
+        "certificates": windows.summary(certificates, min(certify, len(labels))),
         **dataclasses.asdict(cost),
     }

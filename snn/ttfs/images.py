@@ -31,7 +31,10 @@ CIFAR10_MEAN, CIFAR10_STD, CIFAR10_RANGE = 120.707, 64.15, (-3.0, 3.0)
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """uint8 images [N, H, W, C] and labels [N] of both splits; pixels with lead times 0 and 1."""
+    """uint8 images [N, H, W, C] and labels [N] of each split; pixels with lead times 0 and 1.
+
+    There are no validation images until `hold_out` sets some training images aside.
+    """
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -40,11 +43,36 @@ class Images:
     white: float = 255
     note: str = ""
     black: float = 0
+    validation: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
 
     @property
     def coding(self) -> tuple[float, float]:
         """(black, white): the pixels that become the lead times 0 and 1."""
         return self.black, self.white
+
+    def hold_out(self, count: int, keep: bool = False) -> Images:
+        """The last `count` training images become validation images (0: none).
+
+        Args:
+          count: how many.
+          keep: leave them in the training set as well, for a final run whose settings are fixed.
+
+        Raises:
+          ValueError: not fewer than there are training images.
+        """
+        if not 0 <= count < len(self.train):
+            raise ValueError(f"validation: 0 to {len(self.train) - 1} images, got {count}")
+        if not count:
+            return self
+        rest = slice(None) if keep else slice(0, -count)
+        return dataclasses.replace(
+            self,
+            train=self.train[rest],
+            train_labels=self.train_labels[rest],
+            validation=self.train[-count:],
+            validation_labels=self.train_labels[-count:],
+        )
 
     def coded_for(self, extra: Mapping[str, Any]) -> Images:
         """The same images, coded as the network was trained or mapped (`extra` of its file).
@@ -253,13 +281,13 @@ def distort(images: np.ndarray, draws: np.ndarray, how: Augment) -> np.ndarray:
     if not (how.shift or how.rotate or how.zoom):
         return images
     centred = 2.0 * draws - 1.0
+    if not (how.rotate or how.zoom):
+        return _shifted(images, np.round(how.shift * centred[:, 3:5]).astype(np.int64))
     angle = np.deg2rad(how.rotate) * centred[:, 1]
     zoom = 1.0 + how.zoom * centred[:, 2]
     y, x = np.mgrid[:height, :width].astype(np.float64)
     y, x = y[None] - (height - 1) / 2, x[None] - (width - 1) / 2
     move = how.shift * centred[:, 3:5]
-    if not (how.rotate or how.zoom):
-        move = np.round(move)  # whole pixels stay sharp
     cos, sin = (np.cos(angle) / zoom)[:, None, None], (np.sin(angle) / zoom)[:, None, None]
     rows = cos * y - sin * x + (height - 1) / 2 + move[:, 0, None, None]
     columns = sin * y + cos * x + (width - 1) / 2 + move[:, 1, None, None]
@@ -272,3 +300,13 @@ def distort(images: np.ndarray, draws: np.ndarray, how: Augment) -> np.ndarray:
     c, d = padded[k, top + 1, left], padded[k, top + 1, left + 1]
     upper, lower = a + (b - a.astype(np.float64)) * right, c + (d - c.astype(np.float64)) * right
     return np.round(upper + (lower - upper) * down).astype(np.uint8)
+
+
+def _shifted(images: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Translation by whole pixels, which stay sharp; move [n, 2] is where (row, column) 0 reads."""
+    n, height, width, _ = images.shape
+    edge = int(np.abs(move).max())
+    padded = np.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    rows = np.arange(height) + edge + move[:, :1]
+    columns = np.arange(width) + edge + move[:, 1:]
+    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -82,6 +82,10 @@ class Dropout:
 
     rate: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.rate}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
@@ -244,11 +248,12 @@ def _affine(shape: Shape, fan_in: int) -> dict[str, ParamSpec]:
 # --- common architectures -----------------------------------------------------------------------
 
 
-def mlp(hidden: Sequence[int], classes: int) -> tuple[ReluLayer, ...]:
-    """Fully connected network; images are flattened first."""
+def mlp(hidden: Sequence[int], classes: int, batch_norm: str = "") -> tuple[ReluLayer, ...]:
+    """Fully connected network; images are flattened first. batch_norm: see `vgg`."""
+    before, after = _norms(batch_norm)
     layers: list[ReluLayer] = [Flatten()]
     for units in hidden:
-        layers += [Dense(units), Relu()]
+        layers += [Dense(units), *before, Relu(), *after]
     return (*layers, Dense(classes))
 
 
@@ -275,15 +280,24 @@ def vgg(
     hidden: Sequence[int],
     classes: int,
     batch_norm: str = "",
+    dropout: Sequence[float] = (),
 ) -> tuple[ReluLayer, ...]:
-    """Blocks of 3 x 3 convolutions with max pooling after each; batch_norm "", before or after.
+    """Blocks of 3 x 3 convolutions with max pooling after each.
 
-    "before" and "after" say where batch normalisation stands relative to the ReLU.
+    Args:
+      blocks: channels of each convolution of each block.
+      hidden, classes: widths of the dense layers and of the read-out.
+      batch_norm: "", or where it stands in each hidden layer: "before" or "after" the ReLU.
+      dropout: for each block the rate after each of its convolutions but the last; empty: none.
     """
+    if dropout and len(dropout) != len(blocks):
+        raise ValueError(f"dropout: a rate for each of {len(blocks)} blocks, got {dropout}")
     before, after = _norms(batch_norm)
     layers: list[ReluLayer] = []
-    for block in blocks:
-        for features in block:
+    for block, rate in zip(blocks, dropout or [0.0] * len(blocks), strict=True):
+        for number, features in enumerate(block, start=1):
             layers += [Conv(features, (3, 3)), *before, Relu(), *after]
+            if rate and number < len(block):
+                layers.append(Dropout(rate))
         layers.append(MaxPool())
-    return (*layers, *mlp(hidden, classes))
+    return (*layers, *mlp(hidden, classes, batch_norm))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -196,12 +196,20 @@ def _statistics(
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What a layer needed on the given inputs, and whether its window is large enough."""
+    """What a layer needed on the given inputs, and whether its window is large enough.
+
+    Attributes:
+      layer, rule: name and rule of the layer.
+      window: its Delta.
+      needed: the smallest Delta that would do; inf where none does (S <= 0).
+      early_fraction: of its neurons over the inputs, those that cross before t_min.
+    """
 
     layer: str
     window: float
     needed: float
     early_fraction: float
+    rule: str = "b1"
 
     @property
     def holds(self) -> bool:
@@ -216,22 +224,42 @@ def certify(
 
     Layers behind one that fails are judged by the closed form's lead times.
     """
+    return certify_batches(network, params, [x], windows)
+
+
+def certify_batches(
+    network: net.Network, params: net.Params, batches: Iterable[Any], windows: Mapping[str, Any]
+) -> list[Certificate]:
+    """A certificate of each spiking layer over all batches of inputs [B, *input_shape]."""
     timeline(network, windows)  # checks the windows
-    net.check_input(network, x)
-    needs = jax.device_get(_needs(network, params, x, dict(windows)))
-    result = []
-    for layer in network.hidden:
-        need, early = needs[layer.name]
-        window = float(windows[layer.name])
-        result.append(Certificate(layer.name, window, float(need.max()), float(early.mean())))
-    return result
+    needed = dict.fromkeys((layer.name for layer in network.hidden), -np.inf)
+    early = dict.fromkeys(needed, 0.0)
+    examples = 0
+    for x in batches:
+        net.check_input(network, x)
+        for name, (need, share) in _needs(network, params, x, dict(windows)).items():
+            needed[name] = max(needed[name], float(need))
+            early[name] += float(share) * len(x)
+        examples += len(x)
+    if not examples:
+        raise ValueError("certificates: no inputs were given")
+    return [
+        Certificate(
+            layer.name,
+            float(windows[layer.name]),
+            needed[layer.name],
+            early[layer.name] / examples,
+            layer.rule,
+        )
+        for layer in network.hidden
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _needs(
     network: net.Network, params: net.Params, x: jax.Array, windows: Mapping[str, Any]
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Need of each neuron, and whether it fires although the closed form does not see it."""
+    """Largest need, and fraction of neurons that fire although the closed form does not see it."""
     _, leads = net.closed_form(network, params, x)
     result = {}
     for layer in network.hidden:
@@ -243,17 +271,26 @@ def _needs(
         early = (before >= room) | jnp.where(rises, at_end > room, at_end >= room)
         need = jnp.maximum(before, at_end) / jnp.where(rises, slope, 1.0)
         falls = jnp.where(early, jnp.inf, 0.0)  # a longer window makes it worse
-        result[layer.name] = (jnp.where(rises, need, falls), early)
+        result[layer.name] = (jnp.where(rises, need, falls).max(), early.mean())
     return result
 
 
 def require(certificates: Iterable[Certificate]) -> None:
-    """Raises ValueError naming every layer whose window is too small."""
+    """Raises ValueError naming every layer whose window is too small, and its rule."""
     failed = [c for c in certificates if not c.holds]
     if failed:
         lines = ", ".join(
-            f"layer {c.layer!r}: window {c.window:.6g}, needed {c.needed:.6g}"
-            f" ({c.early_fraction:.2%} of the neurons fire early)"
+            f"layer {c.layer!r} (rule {c.rule!r}): window {c.window:.6g}, needed {c.needed:.6g}"
+            f" ({c.early_fraction:.2%} of the neurons fire before t_min)"
             for c in failed
         )
         raise ValueError(f"windows are too small for the closed form to be exact; {lines}")
+
+
+def summary(certificates: Sequence[Certificate], examples: int) -> dict[str, Any]:
+    """Certificates as plain values for a report; `examples`: on how many inputs."""
+    return {
+        "examples": examples,
+        "exact": all(c.holds for c in certificates),
+        "layers": [dataclasses.asdict(c) for c in certificates],
+    }

@@ -244,8 +244,17 @@ def config(**loss):
 
 def test_digits_train_save_and_fine_tune_under_effects(tmp_path):
     pytest.importorskip("sklearn")
-    ttfs_run.main(config(activity=1e-3), str(tmp_path / "a"))
+    first = config(activity=1e-3)
+    first.data.validation = 100
+    first.train.update({"eval_every": 50, "best_metric": "eval/accuracy", "best_mode": "max"})
+    ttfs_run.main(first, str(tmp_path / "a"))
     report = json.loads((tmp_path / "a" / "report.json").read_text())
+    lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    scores = [json.loads(line).get("eval/accuracy") for line in lines]
+    best = max(s for s in scores if s is not None)
+    assert report["validation_accuracy"] == pytest.approx(best) and report["parameters_of_step"]
+    assert report["certificates"]["exact"] and report["certificates"]["examples"] == 360
+    assert report["certificates"]["layers"][0]["needed"] < report["windows"]["layer_0"]
     assert report["accuracy"] > 0.93 and report["same_label_fraction"] > 0.99
     assert 0 < report["spikes_per_neuron"] < 0.7 and report["latency"] > 1
     assert report["energy_nj"] < report["relu_energy_nj"]
@@ -290,10 +299,59 @@ def test_pixel_ranges_and_augmentation():
     np.testing.assert_array_equal(same, whole["image"])
 
 
+def test_statistics_belong_to_the_parameters_that_are_kept():
+    """One batch of everything: the statistics of the plain ReLU network's values at each norm."""
+    cfg = relu_task.build_config(
+        {
+            "task": "ttfs_relu",
+            "model": {"architecture": "lenet", "channels": (3,), "hidden": (5,)}
+            | {"batch_norm": "before"},
+            "data": {},
+            "train": {"steps": 1, "batch_size": 4},
+            "loss": {"mean": 100.0, "std": 50.0, "dropout": 0.5},
+        }
+    )
+    task = relu_task.ReluTask(cfg, (8, 8, 1))
+    params = params_lib.init(task.param_specs(), jax.random.key(0))
+    image = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    halves = [{"image": image[:20]}, {"image": image[20:]}]
+    found = relu_task.with_statistics(task, params, [{"image": image}])
+    value = relu.apply(task.layers[:1], params, task.raw(image))
+    np.testing.assert_allclose(found["1_batchnorm"]["mean"], value.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(found["1_batchnorm"]["var"], value.var((0, 1, 2)), rtol=1e-4)
+    parts = relu_task.with_statistics(task, params, halves)["1_batchnorm"]
+    np.testing.assert_allclose(parts["var"], found["1_batchnorm"]["var"], rtol=1e-4)
+    inference = relu.apply(task.layers, found, task.raw(image))
+    trained, _, _ = task.forward(params, task.raw(image), None)
+    np.testing.assert_allclose(inference, trained, atol=1e-4)
+    with pytest.raises(ValueError, match="no batches"):
+        relu_task.with_statistics(task, params, [])
+
+
+def test_validation_images_are_held_out(tmp_path):
+    pytest.importorskip("sklearn")
+    whole = images.load("digits")
+    cfg = task_lib.DataConfig("digits", validation=100)
+    train, validation, data = task_lib.sources(cfg, 0)
+    assert len(train) == len(whole.train) - 100 and len(validation) == 100
+    np.testing.assert_array_equal(data.validation, whole.train[-100:])
+    np.testing.assert_array_equal(data.test, whole.test)
+    seen = train.get(np.arange(len(train)))["image"].sum(axis=0, dtype=np.int64)
+    np.testing.assert_array_equal(seen, whole.train[:-100].sum(axis=0, dtype=np.int64))
+    both = task_lib.DataConfig("digits", validation=100, train_on_validation=True)
+    train, validation, _ = task_lib.sources(both, 0)
+    assert len(train) == len(whole.train) and validation is None
+    with pytest.raises(ValueError, match="validation: 0 to 1436 images, got 1437"):
+        whole.hold_out(len(whole.train))
+    chosen = config()
+    chosen.train.best_metric = "eval/accuracy"
+    with pytest.raises(ValueError, match="best_metric .* validation"):
+        ttfs_run.main(chosen, str(tmp_path))
+
+
 CONFIGS = (
     "ttfs_digits",
     "ttfs_mnist",
-    "ttfs_mnist_sparse",
     "ttfs_mnist_lenet",
     "ttfs_mnist_lenet_bn",
     "ttfs_fashion",
@@ -332,14 +390,15 @@ def test_batch_norm_training_and_exact_mapping(tmp_path):
             "task": "ttfs_relu",
             "model": {
                 "architecture": "vgg",
-                "channels": ((4,), (6,)),
+                "channels": ((4, 4), (6,)),
                 "hidden": (16,),
                 "batch_norm": "after",
+                "conv_dropout": (0.1, 0.0),
             },
-            "data": {"name": "digits", "eval_batch_size": 80},
+            "data": {"name": "digits", "eval_batch_size": 80, "validation": 160},
             "loss": {"mean": 5.0, "std": 6.0, "low": -1.0, "high": 2.0, "dropout": 0.1},
             "optimizer": {"learning_rate": 1e-2, "warmup_steps": 5},
-            "train": {"steps": 80, "batch_size": 64, "log_every": 40},
+            "train": {"steps": 120, "batch_size": 64, "log_every": 40, "ema": 0.9},
         }
     )
     train_program.main(config, str(tmp_path))
@@ -347,6 +406,8 @@ def test_batch_norm_training_and_exact_mapping(tmp_path):
     assert report["same_labels"] == report["test_examples"] == 360
     assert report["relu_accuracy"] == report["spiking_accuracy"] > 0.8
     assert report["largest_difference_of_logits"] < 1e-10
+    assert report["validation_examples"] == 160 and report["validation_accuracy"] > 0.8
+    assert report["certificates"]["exact"] and len(report["certificates"]["layers"]) == 4
     # Fine-tuning takes over the mapped network's coding of pixels and its biases by position.
     tuned = config_of_tuning(str(tmp_path / "model.safetensors"))
     ttfs_run.main(tuned, str(tmp_path / "tuned"))
