@@ -10,7 +10,7 @@ import jax
 
 from core import checkpoint, config
 from core import params as params_lib
-from rwkvjax import model, weights
+from rwkvjax import model, quantization, weights
 from rwkvjax.config import Config
 
 
@@ -39,6 +39,10 @@ def load_with_meta(
     path: str | os.PathLike[str], dtype: str | None = None
 ) -> tuple[Config, dict, dict[str, Any]]:
     """As `load`, with the stored metadata (configuration of the run, step, metrics)."""
+    if os.path.isfile(path) and quantization.is_quantized(path):
+        if dtype is not None:
+            raise ValueError(f"{path} holds quantised weights, which cannot be stored as {dtype}")
+        return *quantization.load(path), {}
     if checkpoint.find(path) is None and os.path.exists(path):
         cfg, params = weights.load(path, dtype=dtype)
         return cfg, params, {}

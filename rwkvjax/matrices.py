@@ -53,7 +53,7 @@ class QuantizedMatrix:
     @property
     def dtype(self) -> Any:
         """Dtype of the dequantised values."""
-        return self.scale.dtype
+        return jnp.dtype(jnp.float32)
 
     @property
     def nbytes(self) -> int:
@@ -68,14 +68,13 @@ class QuantizedMatrix:
         low = jnp.left_shift(self.values, 4).astype(jnp.int8)
         return [jnp.right_shift(low, 4), jnp.right_shift(self.values.astype(jnp.int8), 4)]
 
-    def dense(self, dtype: Any = None) -> jax.Array:
-        """The matrix as an array [..., I, O] of `dtype` (that of the scale by default)."""
+    def dense(self, dtype: Any = jnp.float32) -> jax.Array:
+        """The matrix as an array [..., I, O], rounded to `dtype` at the end."""
         *lead, rows, columns = self.shape
         groups = self.scale.shape[-2]
-        split = jnp.concatenate(self._parts(), axis=-2).astype(self.scale.dtype)
+        split = jnp.concatenate(self._parts(), axis=-2).astype(jnp.float32)
         split = split.reshape(*lead, groups, rows // groups, columns)
-        values = (split * self.scale[..., None, :]).reshape(self.shape)
-        return values if dtype is None else values.astype(dtype)
+        return (split * self.scale[..., None, :]).reshape(self.shape).astype(dtype)
 
     def multiply(self, x: jax.Array) -> jax.Array:
         """x [..., I] @ W [I, O] -> [..., O], in the dtype of x."""
@@ -119,21 +118,20 @@ class QuantizedTable:
     @property
     def dtype(self) -> Any:
         """Dtype of the dequantised values."""
-        return self.scale.dtype
+        return jnp.dtype(jnp.float32)
 
     @property
     def nbytes(self) -> int:
         """Bytes of storage."""
         return self.values.nbytes + self.scale.nbytes
 
-    def dense(self, dtype: Any = None) -> jax.Array:
-        """The table as an array [V, D] of `dtype` (that of the scale by default)."""
-        values = self.values.astype(self.scale.dtype) * self.scale
-        return values if dtype is None else values.astype(dtype)
+    def dense(self, dtype: Any = jnp.float32) -> jax.Array:
+        """The table as an array [V, D], rounded to `dtype` at the end."""
+        return (self.values.astype(jnp.float32) * self.scale).astype(dtype)
 
     def rows(self, index: jax.Array) -> jax.Array:
-        """Rows [..., D] of an array of indices [...]."""
-        return self.values[index].astype(self.scale.dtype) * self.scale[index]
+        """Rows [..., D] float32 of an array of indices [...]."""
+        return self.values[index].astype(jnp.float32) * self.scale[index]
 
 
 @jax.tree_util.register_dataclass

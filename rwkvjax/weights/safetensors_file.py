@@ -28,24 +28,45 @@ _DTYPES = {
     "BF16": BFLOAT16,
     "F64": np.dtype(np.float64),
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_INTEGERS = {"I8": np.dtype(np.int8), "U8": np.dtype(np.uint8)}  # only of quantised matrices
+_NAMES = {dtype: name for name, dtype in {**_DTYPES, **_INTEGERS}.items()}
 _MAX_HEADER = 100 << 20  # the limit of the reference implementation
 INDEX = "model.safetensors.index.json"
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> Tensors:
-    """The tensors of one file by name, read on demand; raises WeightsError for damage."""
+def _header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
+    """(header, position of the first value) of one file."""
     size = bounded.file_size(path)
     (length,) = struct.unpack("<Q", bounded.read_bytes(path, "the header length", 0, 8))
     if length > min(_MAX_HEADER, size - 8):
         raise WeightsError(f"{path}: not a safetensors file: a header of {length} bytes in {size}")
-    header = parse_json(path, bounded.read_bytes(path, "the header", 8, length))
+    return parse_json(path, bounded.read_bytes(path, "the header", 8, length)), 8 + length
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The "__metadata__" entry of one file; raises WeightsError for anything but strings."""
+    metadata = _header(path)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise WeightsError(f"{path}: expected metadata of strings, got {metadata!r:.200}")
+    return metadata
+
+
+def read_safetensors(path: str | os.PathLike[str], *, integers: bool = False) -> Tensors:
+    """The tensors of one file by name, read on demand; raises WeightsError for damage.
+
+    Args:
+      path: the file.
+      integers: allow 8-bit integers too, which no file of plain weights holds.
+    """
+    size = bounded.file_size(path)
+    header, start = _header(path)
     header.pop("__metadata__", None)
+    dtypes = {**_DTYPES, **_INTEGERS} if integers else _DTYPES
     spans: list[tuple[int, int, str]] = []
     tensors: Tensors = {}
     for name, entry in header.items():
-        dtype, shape, begin, end = _entry(path, name, entry)
-        tensors[name] = bounded.stored_tensor(path, name, 8 + length + begin, shape, dtype)
+        dtype, shape, begin, end = _entry(path, name, entry, dtypes)
+        tensors[name] = bounded.stored_tensor(path, name, start + begin, shape, dtype)
         if end - begin != tensors[name].nbytes:
             raise WeightsError(f"{path}: {name!r:.100}: {shape=} does not fill its byte range")
         spans.append((begin, end, name))
@@ -54,9 +75,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> Tensors:
         if begin != position:
             raise WeightsError(f"{path}: the byte range of {name!r:.100} overlaps or leaves a gap")
         position = end
-    if 8 + length + position != size:
+    if start + position != size:
         raise WeightsError(
-            f"{path} is truncated or damaged: {8 + length + position} bytes described, {size} there"
+            f"{path} is truncated or damaged: {start + position} bytes described, {size} there"
         )
     return tensors
 
@@ -81,22 +102,24 @@ def parse_json(path: Any, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _entry(path: Any, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _entry(
+    path: Any, name: str, entry: Any, dtypes: dict[str, np.dtype]
+) -> tuple[np.dtype, tuple[int, ...], int, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise WeightsError(
             f"{path}: {name!r:.100}: expected dtype, shape, data_offsets: {entry!r:.200}"
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in dtypes:
         raise WeightsError(
-            f"{path}: {name!r:.100} has dtype {dtype!r:.40}; weights are {[*_DTYPES]}"
+            f"{path}: {name!r:.100} has dtype {dtype!r:.40}; weights are {[*dtypes]}"
         )
     if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
         raise WeightsError(f"{path}: {name!r:.100}: damaged {entry!r:.200}")
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in offsets):
         raise WeightsError(f"{path}: {name!r:.100}: damaged byte range {offsets!r:.100}")
     bounded.check_shape(name, tuple(shape))
-    return _DTYPES[dtype], tuple(shape), offsets[0], offsets[1]
+    return dtypes[dtype], tuple(shape), offsets[0], offsets[1]
 
 
 def read_index(
@@ -140,7 +163,9 @@ def write_safetensors(file: Any, tensors: Tensors, metadata: dict[str, str] | No
     position = 0
     for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:
-            raise ValueError(f"{name}: safetensors weights are {[*_DTYPES]}, got {tensor.dtype}")
+            raise ValueError(
+                f"{name}: safetensors weights are {[*_NAMES.values()]}, got {tensor.dtype}"
+            )
         end = position + tensor.nbytes
         header[name] = {
             "dtype": _NAMES[tensor.dtype],
