@@ -14,7 +14,7 @@ from absl import flags
 from core import cli
 from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.config import Config
-from rwkvjax.sample import Sampling, stream
+from rwkvjax.sampling import Sampling, stream
 from rwkvjax.tokenizers import StreamDecoder, Tokenizer, decodable_ids, get_tokenizer
 
 _FLAGS = flags.FlagValues()

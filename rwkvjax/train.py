@@ -22,7 +22,7 @@ from core.loop import Trainer
 from rwkvjax import flops
 from rwkvjax.data import Mixture, format_report
 from rwkvjax.experiment import RunConfig, build_config, make_trainer
-from rwkvjax.sample import Sampling, generate
+from rwkvjax.sampling import Sampling, generate
 from rwkvjax.tokenizers import decodable_ids, get_tokenizer
 
 
