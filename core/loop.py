@@ -34,7 +34,13 @@ from core import params as params_lib
 from core import sharding as sharding_lib
 from core.progress import Progress
 from core.task import Aux, PyTree, Task, TrainConfig
-from core.train_step import TrainState, init_state, make_train_step, state_shardings
+from core.train_step import (
+    TrainState,
+    frozen_of,
+    init_state,
+    make_train_step,
+    state_shardings,
+)
 
 __all__ = ["Task", "TrainConfig", "TrainState", "Trainer", "make_evaluate"]
 
@@ -52,13 +58,14 @@ def make_evaluate(
     rules = sharding_lib.get_rules(cfg.sharding)
     size = task.eval_batch_size
     rows = data_lib.local_rows(size, mesh, rules)
-    sums_of = jax.jit(task.eval_sums)
+    sums_of, frozen = jax.jit(task.eval_sums), frozen_of(task)
 
     def evaluate(params: PyTree) -> dict[str, float]:
         total: dict[str, Any] = {}
         steps = -(-len(source) // size)
         for batch in data_lib.batches(source, size, 0, steps, rows, transport=cfg.transport):
-            sums = sums_of(params, data_lib.to_devices(batch, size, rows, mesh, rules))
+            placed = data_lib.to_devices(batch, size, rows, mesh, rules)
+            sums = sums_of(params, placed, **frozen)
             total = jax.tree.map(jnp.add, total, sums) if total else sums
         values = {k: float(v) for k, v in jax.device_get(total).items()}
         return {f"eval/{k}": float(v) for k, v in task.eval_metrics(values).items()}
@@ -104,6 +111,7 @@ class Trainer:
         self.rules = sharding_lib.get_rules(cfg.sharding)
         sharding_lib.check_mesh(self.mesh, cfg.sharding)
         self.specs = task.param_specs()
+        self._frozen = frozen_of(task)
         if init_params is not None:
             params_lib.check(init_params, self.specs, what="initial parameters")
         self._init_params = init_params
@@ -217,7 +225,7 @@ class Trainer:
             self._profile(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 placed = data_lib.to_devices(batch, cfg.batch_size, rows, self.mesh, self.rules)
-                state, values = self.train_step(state, placed)
+                state, values = self.train_step(state, placed, **self._frozen)
             read_pending()
             pending = (step + 1, values)
             done = step + 1

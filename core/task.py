@@ -25,6 +25,9 @@ class Task(Protocol):
         eval_metrics(sums) -> dict: evaluation over a held-out source. Its batches have a mask
         "valid" [rows]: the last batch is filled up with rows that must not count.
       carry_axes(carry) -> tree of logical axes of the carry, for its sharding.
+      frozen: tree of arrays that training reads but never changes (a base model under an adapter),
+        placed by the task. `loss`, `grads` and `eval_sums` then receive it as the keyword argument
+        `frozen`. It is neither copied, optimised nor saved with checkpoints.
     """
 
     def param_specs(self) -> PyTree:

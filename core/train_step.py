@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -100,14 +101,21 @@ def state_shardings(
 # --- one step -----------------------------------------------------------------------------------
 
 
-def _value_and_grad(task: Task) -> Callable[..., Any]:
+def frozen_of(task: Any) -> dict[str, PyTree]:
+    """The keyword arguments that carry the frozen arrays of a task; empty if it has none."""
+    frozen = getattr(task, "frozen", None)
+    return {} if frozen is None else {"frozen": frozen}
+
+
+def _value_and_grad(task: Task, frozen: Mapping[str, PyTree]) -> Callable[..., Any]:
     own = getattr(task, "grads", None)
-    return own or jax.value_and_grad(task.loss, has_aux=True)
+    if own:
+        return functools.partial(own, **frozen)
+    return jax.value_and_grad(functools.partial(task.loss, **frozen), has_aux=True)
 
 
-def _accumulated(task: Task, parts: int) -> Callable[..., Any]:
+def _accumulated(single: Callable[..., Any], parts: int) -> Callable[..., Any]:
     """Gradients of a batch from `parts` micro-batches, weighted by `aux["weight"]`."""
-    single = _value_and_grad(task)
 
     def split(x: jax.Array) -> jax.Array:
         # Interleaved rows keep each device's rows on that device.
@@ -143,11 +151,17 @@ def _accumulated(task: Task, parts: int) -> Callable[..., Any]:
 
 def make_train_step(
     task: Task, tx: optax.GradientTransformation, cfg: TrainConfig
-) -> Callable[[TrainState, PyTree], tuple[TrainState, Aux]]:
-    """The pure function (state, batch) -> (state, metrics)."""
-    grads_of = _accumulated(task, cfg.accumulate) if cfg.accumulate > 1 else _value_and_grad(task)
+) -> Callable[..., tuple[TrainState, Aux]]:
+    """The pure function (state, batch) -> (state, metrics).
 
-    def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Aux]:
+    A task with `frozen` arrays takes them as the keyword argument `frozen` of that function: jit
+    would compile arrays of a closure into the program.
+    """
+
+    def train_step(state: TrainState, batch: PyTree, **frozen: PyTree) -> tuple[TrainState, Aux]:
+        grads_of = _value_and_grad(task, frozen)
+        if cfg.accumulate > 1:
+            grads_of = _accumulated(grads_of, cfg.accumulate)
         key = random.at_step(random.stream(cfg.seed, "train"), state.step)
         (loss, (carry, aux)), grads = grads_of(state.params, state.carry, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -268,3 +268,40 @@ def test_unknown_best_metric_is_an_error(tmp_path):
     cfg = _with(best_metric="eval/accuracy", eval_every=2)
     with pytest.raises(ValueError, match="best_metric 'eval/accuracy' is not among"):
         _trainer(tmp_path, cfg, ToyTask(eval_rows=8)).run()
+
+
+class _FrozenTask(ToyTask):
+    """Trains the output layer alone, above frozen lower layers."""
+
+    def __init__(self, params):
+        super().__init__(eval_rows=16)
+        self.frozen = {"blocks": params["blocks"], "bias": params["bias"]}
+
+    def param_specs(self):
+        return {"out": super().param_specs()["out"]}
+
+    def loss(self, params, carry, batch, key, frozen):
+        return super().loss({**params, **frozen}, carry, batch, key)
+
+    def eval_sums(self, params, batch, frozen):
+        return super().eval_sums({**params, **frozen}, batch)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_frozen_arrays_are_read_but_neither_trained_nor_saved(tmp_path, accumulate):
+    params = init_state(ToyTask(), optim.adamw(optim.AdamWConfig(), {}, 1), CFG, None).params
+    before = jax.tree.map(lambda x: np.array(x).tobytes(), params)
+    task = _FrozenTask(params)
+    trainer = _trainer(tmp_path, _with(accumulate=accumulate), task)
+    state = trainer.run()
+    assert jax.tree.map(lambda x: np.array(x).tobytes(), params) == before
+    assert list(_losses(tmp_path).values())[-1] < list(_losses(tmp_path).values())[0]
+    size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    assert size(state.params) == 16 * 4
+    assert size(state.opt_state) < 2 * 16 * 4 + 10  # two moments of the output layer, counters
+    stored, _ = checkpoint.load_params(tmp_path)
+    assert list(stored) == ["out"]
+    text = trainer.train_step.lower(state, regression_data().get(np.arange(8)), frozen=task.frozen)
+    assert "dense<" not in text.as_text().split("@main")[0]
+    # The lower layers are an argument of the program, not constants in it.
+    assert len(text.args_info[1]["frozen"]["blocks"]) == 1
