@@ -19,6 +19,10 @@ from core import config as config_lib
 TASKS = {
     "ttfs": "snn.tasks.ttfs_run",
     "ttfs_relu": "snn.tasks.relu_run",
+    "chorales": "snn.tasks.sequence_run",
+    "digits": "snn.tasks.sequence_run",
+    "language": "snn.tasks.sequence_run",
+    "phonemes": "snn.tasks.sequence_run",
 }
 
 

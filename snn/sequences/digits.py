@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST with a validation part: the last 10 000 training images."""
+"""Digit images with a validation part: the last training images, one in six."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import numpy as np
 from core.data import ArraySource
 from snn.ttfs import images
 
-VALID = 10_000
 
-
-def digit_arrays(
-    name: str = "mnist", held_out: str = "valid", limit: int = 0
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(training, held-out) arrays {"x": uint8 [N, H, W], "target": int32 [N]}.
+def digit_arrays(name: str = "mnist", limit: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays {"x": uint8 [N, H, W], "target": int32 [N]} of "train", "valid" and "test".
 
     Args:
-      name: see `snn.ttfs.images.DATASETS`; images of one channel.
-      held_out: "valid" trains without the last images (one in six) and holds them out; "test"
-        trains on all of the training images and holds the test images out.
-      limit: use the first so many training images, and held-out images; 0 for all.
+      name: see `snn.ttfs.images.DATASETS`; images of one channel, brought to white = 255.
+      limit: use the first so many images of each part; 0 for all.
+
+    Raises:
+      ValueError: unknown name, or images of several channels. FileNotFoundError: not on this
+        machine; says what to do.
     """
-    if held_out not in ("valid", "test"):
-        raise ValueError(f"held_out must be valid or test, got {held_out!r}")
     data = images.load(name)
-    train, labels = data.train[..., 0], data.train_labels
-    cut = len(train) - min(VALID, len(train) // 6)
-    parts = [(train, labels), (data.test[..., 0], data.test_labels)]
-    if held_out == "valid":
-        parts = [(train[:cut], labels[:cut]), (train[cut:], labels[cut:])]
-    arrays = [
-        {"x": x[: limit or None], "target": y[: limit or None].astype(np.int32)} for x, y in parts
-    ]
-    return arrays[0], arrays[1]
+    if data.train.shape[-1] != 1:
+        raise ValueError(f"{name}: digits have one channel, got {data.train.shape[-1]}")
+    data = data.hold_out(len(data.train) // 6)
+    assert data.validation is not None and data.validation_labels is not None
+    white = lambda x: np.round(x[..., 0] * (255.0 / data.white)).astype(np.uint8)
+    parts = {
+        "train": (data.train, data.train_labels),
+        "valid": (data.validation, data.validation_labels),
+        "test": (data.test, data.test_labels),
+    }
+    return {
+        part: {"x": white(x[: limit or None]), "target": y[: limit or None].astype(np.int32)}
+        for part, (x, y) in parts.items()
+    }
 
 
 def digit_source(arrays: dict[str, np.ndarray], seed: int | None) -> ArraySource:

@@ -176,9 +176,9 @@ def test_windows_ask_for_every_token_once(n, stride, context):
 
 def test_digits_hold_out_the_last_sixth():
     pytest.importorskip("sklearn")
-    train, valid = digits.digit_arrays("digits", "valid")
-    both, test = digits.digit_arrays("digits", "test")
-    assert len(train["x"]) + len(valid["x"]) == len(both["x"])
-    assert (both["x"][len(train["x"]) :] == valid["x"]).all() and len(test["x"]) == 360
-    with pytest.raises(ValueError, match="held_out must be"):
-        digits.digit_arrays("digits", "train")
+    parts = digits.digit_arrays("digits")
+    assert {k: len(v["x"]) for k, v in parts.items()} == {"train": 1198, "valid": 239, "test": 360}
+    assert parts["train"]["x"].max() == 255 and parts["train"]["x"].shape[1:] == (8, 8)
+    assert len(digits.digit_arrays("digits", 50)["valid"]["target"]) == 50
+    with pytest.raises(ValueError, match="one channel"):
+        real(lambda: digits.digit_arrays("cifar10"))

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Row-by-row MNIST: 28 steps of 28 pixels, answers at the last four; feed-forward cells.
+
+    python -m snn.train --config=configs/snn/ostl_rows_mnist.py:ostl --workdir=runs/rows_ostl
+    python -m snn.train --config=configs/snn/ostl_rows_mnist.py:bptt,ssnu,256,2 --workdir=runs/rows2
+
+The argument is METHOD[,CELL[,UNITS[,LAYERS]]]. With one layer OSTL is exact; with more it drops the
+part of the gradient that travels through the past of the layers above.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "ostl") -> ConfigDict:
+    parts = (*arg.split(","), *("ostl", "ssnu", "256", "1")[arg.count(",") + 1 :])
+    method, cell, units, layers = parts
+    return ConfigDict(
+        {
+            "task": "digits",
+            "model": {
+                "cell": (cell,),
+                "hidden": (int(units),) * int(layers),
+                "recurrent": False,
+                "decay": 0.9,
+                "train_decay": True,
+            },
+            "data": {"coding": "rows", "answer": 4},
+            "method": {"name": method},
+            "optimizer": {
+                "learning_rate": 5e-3,
+                "final_learning_rate": 5e-5,
+                "warmup_steps": 50,
+                "beta2": 0.999,
+            },
+            "train": {
+                "steps": 2500,
+                "batch_size": 100,
+                "seed": 0,
+                "log_every": 50,
+                "eval_every": 500,
+                "keep": 1,
+                "best_metric": "eval/accuracy",
+                "best_mode": "max",
+            },
+        }
+    )
