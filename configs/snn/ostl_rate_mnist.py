@@ -4,8 +4,9 @@
     python -m snn.train --config=configs/snn/ostl_rate_mnist.py:bptt --workdir=runs/rate_bptt
     python -m snn.train --config=configs/snn/ostl_rate_mnist.py:ostl,snu,64 --workdir=runs/rate_ostl
 
-The argument is METHOD[,CELL[,UNITS]]. OSTL keeps 784 traces for each unit and image, which makes it
-far slower than BPTT here; hence the smaller network.
+The argument is METHOD[,CELL[,UNITS]]. BPTT minimises the loss of the mean output; online methods,
+which need a sum over time, the mean of the losses of all steps. OSTL keeps 784 traces for each unit
+and image, which makes it far slower than BPTT here; hence the smaller network.
 """
 
 from ml_collections import ConfigDict
@@ -23,8 +24,12 @@ def get_config(arg: str = "bptt") -> ConfigDict:
                 "decay": 0.9,
                 "membrane": "leaky_relu",
             },
-            "data": {"coding": "rate", "steps": 20, "spikes": 6.0},
-            "loss": {"dropout": 0.1 if int(units) > 100 else 0.0},
+            "data": {
+                "coding": "rate",
+                "steps": 20,
+                "spikes": 6.0,
+                "readout": "mean" if method == "bptt" else "steps",
+            },
             "method": {"name": method},
             "optimizer": {
                 "learning_rate": 2e-3,
@@ -33,7 +38,7 @@ def get_config(arg: str = "bptt") -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 1500,
+                "steps": 2000,
                 "batch_size": 100,
                 "seed": 0,
                 "log_every": 50,

@@ -2,7 +2,7 @@
 """Row-by-row MNIST: 28 steps of 28 pixels, answers at the last four; feed-forward cells.
 
     python -m snn.train --config=configs/snn/ostl_rows_mnist.py:ostl --workdir=runs/rows_ostl
-    python -m snn.train --config=configs/snn/ostl_rows_mnist.py:bptt,ssnu,256,2 --workdir=runs/rows2
+    python -m snn.train --config=configs/snn/ostl_rows_mnist.py:bptt,ssnu,128,2 --workdir=runs/rows2
 
 The argument is METHOD[,CELL[,UNITS[,LAYERS]]]. With one layer OSTL is exact; with more it drops the
 part of the gradient that travels through the past of the layers above.
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str = "ostl") -> ConfigDict:
-    parts = (*arg.split(","), *("ostl", "ssnu", "256", "1")[arg.count(",") + 1 :])
+    parts = (*arg.split(","), *("ostl", "ssnu", "128", "1")[arg.count(",") + 1 :])
     method, cell, units, layers = parts
     return ConfigDict(
         {
@@ -33,7 +33,7 @@ def get_config(arg: str = "ostl") -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 2500,
+                "steps": 1500,
                 "batch_size": 100,
                 "seed": 0,
                 "log_every": 50,

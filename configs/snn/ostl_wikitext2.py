@@ -24,11 +24,11 @@ def get_config(arg: str = "ostl") -> ConfigDict:
             "task": "language",
             "model": {
                 "cell": (cell,),
-                "hidden": (256,),
+                "hidden": (192,),
                 "recurrent": recurrent,
                 "decay": 0.6,
                 "train_decay": True,
-                "embedding": 128 if words else 64,
+                "embedding": 96 if words else 64,
             },
             "data": {
                 "unit": unit,
@@ -44,7 +44,7 @@ def get_config(arg: str = "ostl") -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 1000 if words else 1320,
+                "steps": 680 if words else 880,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 20,

@@ -5,13 +5,15 @@ A problem turns a batch into time-major inputs xs [T, B, ...], targets [T, B, ..
 [T, B]. The loss is a sum over time of losses of one step, so that online rules apply:
 
     E = sum_t sum_b weight[t, b] * loss(y[t, b], target[t, b])
+
+A pooled problem has instead one loss for each sequence, that of its mean output (BPTT only).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,10 @@ class Problem(Protocol):
     def outputs(self) -> int:
         """Width of the output."""
 
+    @property
+    def pooled(self) -> bool:
+        """True if the loss is that of the mean output of a sequence."""
+
     def encode(self, batch: Mapping[str, jax.Array], key: jax.Array) -> Encoded:
         """(xs, targets, weights), time-major; `key` only matters where coding is random."""
 
@@ -43,6 +49,14 @@ class Problem(Protocol):
 
     def scores(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Metrics from sums over a data set."""
+
+
+def pool(ys: jax.Array, targets: jax.Array, weights: jax.Array) -> Encoded:
+    """Mean outputs [1, B, m] over weighted steps, last targets [1, B], weights 0 or 1 [1, B]."""
+    total = weights.sum(axis=0, keepdims=True)
+    mean = (ys * weights[..., None]).sum(axis=0, keepdims=True)
+    mean = mean / jnp.maximum(total, 1e-9)[..., None]
+    return mean, targets[-1:], (total > 0).astype(weights.dtype)
 
 
 def _time_major(x: jax.Array) -> jax.Array:
@@ -66,6 +80,7 @@ class NextNotes:
 
     inputs: int = 88
     outputs: int = 88
+    pooled: ClassVar[bool] = False
 
     def encode(self, batch: Mapping[str, jax.Array], key: jax.Array) -> Encoded:
         """See `Problem`."""
@@ -111,6 +126,7 @@ class Frames:
     outputs: int
     fold: tuple[int, ...] = ()
     input_noise: float = 0.0
+    pooled: ClassVar[bool] = False
 
     def encode(self, batch: Mapping[str, jax.Array], key: jax.Array) -> Encoded:
         """See `Problem`; Gaussian noise on the inputs if asked for (training only)."""
@@ -152,6 +168,7 @@ class NextToken:
     inputs: int
     outputs: int
     unit: str = "word"
+    pooled: ClassVar[bool] = False
 
     def encode(self, batch: Mapping[str, jax.Array], key: jax.Array) -> Encoded:
         """See `Problem`."""
@@ -183,6 +200,7 @@ class Digits:
       steps: time steps of the rate code; ignored for rows, which have one step a row.
       spikes: expected spikes of a white pixel over all steps (rate).
       answer: the last so many steps are asked for the label; 0 for all.
+      readout: "steps": a loss at every asked step; "mean": one loss, that of the mean output.
       height, width, classes: of the images.
     """
 
@@ -190,6 +208,7 @@ class Digits:
     steps: int = 20
     spikes: float = 6.0
     answer: int = 0
+    readout: str = "steps"
     height: int = 28
     width: int = 28
     classes: int = 10
@@ -197,10 +216,17 @@ class Digits:
     def __post_init__(self) -> None:
         if self.coding not in ("rate", "rows"):
             raise ValueError(f"coding must be rate or rows, got {self.coding!r}")
+        if self.readout not in ("steps", "mean"):
+            raise ValueError(f"readout must be steps or mean, got {self.readout!r}")
         if self.coding == "rate" and not 0 < self.spikes <= self.steps:
             raise ValueError(f"spikes must be in (0, steps]: {self.spikes=}, {self.steps=}")
         if not 0 <= self.answer <= self.time:
             raise ValueError(f"answer must be in [0, {self.time}], got {self.answer}")
+
+    @property
+    def pooled(self) -> bool:
+        """See `Problem`."""
+        return self.readout == "mean"
 
     @property
     def time(self) -> int:
@@ -236,15 +262,16 @@ class Digits:
 
     def sums(self, ys: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
         """See `Problem`; the answer is the class of the largest mean output over asked steps."""
-        mean = (ys * weights[..., None]).sum(axis=0)
-        valid = weights.max(axis=0)
+        mean, label, valid = pool(ys, targets, weights)
+        if self.pooled:
+            ys, targets, weights = mean, label, valid
         return {
             "nll": (self.losses(ys, targets) * weights).sum(),
             "steps": weights.sum(),
-            "correct": ((mean.argmax(axis=-1) == targets[0]) * valid).sum(),
+            "correct": ((mean.argmax(axis=-1) == label) * valid).sum(),
             "count": valid.sum(),
         }
 
     def scores(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Mean nll of a step, and accuracy of the answers."""
+        """Mean nll of a step (or of a pooled answer), and accuracy of the answers."""
         return {"nll": sums["nll"] / sums["steps"], "accuracy": sums["correct"] / sums["count"]}

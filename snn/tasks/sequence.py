@@ -14,7 +14,7 @@ from core import params as params_lib
 from core import random
 from core.task import Aux, PyTree
 from snn import cells, ostl
-from snn.tasks import networks
+from snn.tasks import networks, problems
 from snn.tasks.problems import Problem
 
 REDUCTIONS = ("mean", "sum")
@@ -108,6 +108,11 @@ class SequenceTask:
         """Args: seed: of the random coding of held-out inputs."""
         self.problem, self.net, self.cfg = problem, net, loss or LossConfig()
         self.method = build_method(method or MethodConfig())
+        if self.method is not None and problem.pooled:
+            raise ValueError(
+                "a loss of the mean output is no sum over time steps, which online methods need:"
+                " use method bptt, or readout 'steps'"
+            )
         self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
         self.units = ("sequences", 1)
         self.seed = seed
@@ -125,7 +130,7 @@ class SequenceTask:
         return self._start(params, batch_size)
 
     def carry_axes(self, carry: PyTree) -> PyTree:
-        """Rows of the batch are sharded. A list: the () of a stateless layer would pass for axes."""
+        """Rows of the batch are sharded. A list: the () of a stateless layer looks like axes."""
         rows = None if self.method is not None else "batch"  # random feedback has no rows
         return [(rows, *(None,) * (x.ndim - 1))[: x.ndim] for x in jax.tree.leaves(carry)]
 
@@ -151,8 +156,9 @@ class SequenceTask:
         state = carry if self.cfg.carry_state else self._start(params, xs.shape[1])
         dropped = self.drop(params, mask)
         state, ys, _ = networks.apply(self.net, dropped, state, xs)
-        losses = self.problem.losses(ys, targets)
-        value = (losses * self._scaled(weights)).sum()
+        if self.problem.pooled:
+            ys, targets, weights = problems.pool(ys, targets, weights)
+        value = (self.problem.losses(ys, targets) * self._scaled(weights)).sum()
         state = jax.lax.stop_gradient(state) if self.cfg.carry_state else ()
         return value, (state, self._aux(value, weights))
 

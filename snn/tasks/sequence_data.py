@@ -59,7 +59,7 @@ class DigitsConfig:
 
     Attributes:
       name: "mnist" or another set of `snn.ttfs.images` with images of one channel.
-      coding, steps, spikes, answer: see `problems.Digits`.
+      coding, steps, spikes, answer, readout: see `problems.Digits`.
       examples: use the first so many images of each part; 0 for all.
       eval_batch_size: images in an evaluation batch.
     """
@@ -69,6 +69,7 @@ class DigitsConfig:
     steps: int = 20
     spikes: float = 6.0
     answer: int = 0
+    readout: str = "steps"
     examples: int = 0
     eval_batch_size: int = 500
 
@@ -77,7 +78,9 @@ class DigitsConfig:
         del batch_size
         parts = digits.digit_arrays(self.name, self.examples)
         height, width = parts["train"]["x"].shape[1:]
-        problem = Digits(self.coding, self.steps, self.spikes, self.answer, height, width)
+        problem = Digits(
+            self.coding, self.steps, self.spikes, self.answer, self.readout, height, width
+        )
         source = lambda part, how: digits.digit_source(parts[part], how)
         counts = " / ".join(str(len(part["x"])) for part in parts.values())
         return Setting(

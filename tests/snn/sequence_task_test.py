@@ -106,7 +106,15 @@ def test_frames_words_and_digits_are_scored_by_hand():
     assert byte["bits_per_byte"] == pytest.approx(2 / np.log(2))
     digits = problems.Digits("rows", height=3, width=2, classes=3, answer=2)
     found = digits.sums(ys, jnp.asarray([[2], [2], [2]]), jnp.asarray([[0.0], [1.0], [1.0]]))
-    assert float(found["correct"]) == 1.0  # mean of the two last: classes 1 and 2, 2 wins
+    assert float(found["correct"]) == 1.0  # the mean of the two last steps is largest for class 2
+    pooled = problems.Digits("rows", height=3, width=2, classes=3, answer=2, readout="mean")
+    found = pooled.sums(ys, jnp.asarray([[2], [2], [2]]), jnp.asarray([[0.0], [1.0], [1.0]]))
+    mean = np.log([0.1 * 0.2, 0.3 * 0.5, 0.6 * 0.3]) / 2
+    assert float(found["nll"]) == pytest.approx(np.log(np.exp(mean).sum()) - mean[2], rel=1e-5)
+    assert float(found["steps"]) == 1.0
+    net = networks.build_network(networks.NetworkConfig(hidden=(4,), recurrent=False), 2, 3)
+    with pytest.raises(ValueError, match="no sum over time steps"):
+        sequence.SequenceTask(pooled, net, method=sequence.MethodConfig("ostl"))
 
 
 def test_rate_code_has_the_asked_rate_and_rows_are_rows():
@@ -222,7 +230,11 @@ def test_bad_settings_are_refused():
 TRAIN = {"steps": 30, "batch_size": 8, "log_every": 5, "keep": 1}
 RUNS = {
     "chorales": {"data": {"pieces": 8, "eval_batch_size": 8}},
-    "digits": {"data": {"name": "digits", "coding": "rows", "answer": 2}, "model": {"cell": ("snu",)}, "method": {"name": "ostl"}},
+    "digits": {
+        "data": {"name": "digits", "coding": "rows", "answer": 2},
+        "model": {"cell": ("snu",)},
+        "method": {"name": "ostl"},
+    },
     "phonemes": {"data": {"utterances": 3, "eval_batch_size": 3}, "model": {"cell": ("alif",)}},
     "language": {
         "data": {"unit": "byte", "tokens": 2000, "context": 16},
