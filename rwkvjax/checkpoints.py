@@ -12,6 +12,8 @@ from core import checkpoint, config
 from core import params as params_lib
 from rwkvjax import model, quantization, weights
 from rwkvjax.config import Config
+from rwkvjax.weights.infer import infer
+from rwkvjax.weights.params import config_of
 
 
 def load(path: str | os.PathLike[str], dtype: str | None = None) -> tuple[Config, dict]:
@@ -47,10 +49,32 @@ def load_with_meta(
         cfg, params = weights.load(path, dtype=dtype)
         return cfg, params, {}
     params, meta = checkpoint.load_params(path, dtype=dtype)
+    cfg = _stored_config(path, meta)
+    params_lib.check(params, model.param_specs(cfg), what=f"parameters in {path}")
+    return cfg, jax.tree.map(jax.numpy.asarray, params), meta
+
+
+def load_config(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+    """(configuration, stored metadata) of what `load` would read, without the parameters."""
+    if os.path.isfile(path) and quantization.is_quantized(path):
+        return quantization.load_config(path), {}
+    found = checkpoint.find(path)
+    if found is None and os.path.exists(path):
+        opened = weights.open_weights(path)
+        version, sizes = infer({name: t.shape for name, t in opened.tensors.items()})
+        return config_of(version, sizes, group_norm_eps=opened.group_norm_eps), {}
+    if found is None:
+        raise FileNotFoundError(f"no checkpoint found at {path}")
+    saver = checkpoint.Checkpointer(found[0], keep=0, read_only=True)
+    try:
+        meta = saver.meta(found[1])
+    finally:
+        saver.close()
+    return _stored_config(path, meta), meta
+
+
+def _stored_config(path: str | os.PathLike[str], meta: dict[str, Any]) -> Config:
     stored = meta.get("config", {}).get("model")
     if not stored:
         raise ValueError(f"{path} is not a language model checkpoint: it has no model block")
-    cfg = config.build(Config, stored, where="stored model config")
-
-    params_lib.check(params, model.param_specs(cfg), what=f"parameters in {path}")
-    return cfg, jax.tree.map(jax.numpy.asarray, params), meta
+    return config.build(Config, stored, where="stored model config")

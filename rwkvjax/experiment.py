@@ -24,8 +24,11 @@ from rwkvjax.data import (
     load_recipe,
     sequential_windows,
 )
+from rwkvjax.data.conversations import ConversationWindows, read_conversations
 from rwkvjax.data.corpus import open_corpus
 from rwkvjax.data.windows import TokenSlice, TokenStore
+from rwkvjax.finetune import FinetuneConfig
+from rwkvjax.finetune import run as finetune_run
 from rwkvjax.optim import group_fn
 from rwkvjax.task import LanguageModelTask, TaskConfig
 from rwkvjax.tokenizers import Tokenizer, get_tokenizer
@@ -48,6 +51,9 @@ class DataConfig:
       heldout_tokens: evaluate on the first so many held-out tokens; 0 for all.
       eval_batch_size: windows in one evaluation batch; 0 takes the training batch.
       field: JSONL field that holds the text.
+      format: "text", or "chat" for JSONL conversations (`rwkvjax.data.conversations`) of which only
+        the answers are predicted; then `packing` is "best_fit" or "none" (one to a window).
+      too_long: chat: conversations that do not fit a window: "error", "cut" or "skip".
     """
 
     train: tuple[str, ...] = ()
@@ -62,6 +68,8 @@ class DataConfig:
     heldout_tokens: int = 0
     eval_batch_size: int = 0
     field: str = "text"
+    format: str = "text"
+    too_long: str = "error"
 
     def __post_init__(self) -> None:
         if not 0 <= self.heldout_fraction < 1:
@@ -70,6 +78,12 @@ class DataConfig:
             raise ValueError("give either heldout inputs or a heldout_fraction, not both")
         if self.recipe and (self.train or self.heldout_fraction):
             raise ValueError("a recipe brings its own sources: leave train and the fraction empty")
+        if self.format not in ("text", "chat"):
+            raise ValueError(f"format must be text or chat, got {self.format!r}")
+        if self.format == "chat" and (self.recipe or self.heldout_fraction):
+            raise ValueError("chat data: name the files in train and heldout")
+        if self.format == "chat" and self.packing not in ("best_fit", "none"):
+            raise ValueError(f"chat data: packing must be best_fit or none, got {self.packing!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +106,36 @@ class RunConfig:
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
     task: TaskConfig = TaskConfig()
     sample: SampleConfig = SampleConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+
+    def __post_init__(self) -> None:
+        whole = self.data.packing in ("windows", "none")
+        if self.finetune.method == "state" and not whole:
+            raise ValueError(
+                "a tuned state holds at the start of a window, so no document may start inside one:"
+                f" data.packing must be windows (text) or none (chat), got {self.data.packing!r}"
+            )
 
 
 def build_config(values: Any) -> RunConfig:
     """Checks a ConfigDict and completes its model block.
 
     `model.size` names a published size whose fields the other keys of the block replace;
-    `model.vocab_size` follows the tokenizer where it is not given.
+    `model.vocab_size` follows the tokenizer where it is not given. Fine-tuning takes the model from
+    its base.
     """
     blocks: dict[str, Any] = dict(values.to_dict() if hasattr(values, "to_dict") else values)
     data = config_lib.build(DataConfig, blocks.get("data"), "config.data")
     optimizer = config_lib.build(optim.AdamWConfig, blocks.get("optimizer"), "config.optimizer")
     given = {k: v for k, v in (blocks.get("model") or {}).items() if v is not None}
-    blocks["model"] = _model(given, data.tokenizer, optimizer)
-    return config_lib.build(RunConfig, {**blocks, "data": data, "optimizer": optimizer})
+    finetune = config_lib.build(FinetuneConfig, blocks.get("finetune"), "config.finetune")
+    if finetune.method:
+        given.pop("size", None)
+        blocks["model"] = finetune_run.model_of_base(finetune, given, data.tokenizer)
+    else:
+        blocks["model"] = _model(given, data.tokenizer, optimizer)
+    built = {"data": data, "optimizer": optimizer, "finetune": finetune}
+    return config_lib.build(RunConfig, {**blocks, **built})
 
 
 def default_config() -> ConfigDict:
@@ -120,6 +150,7 @@ def default_config() -> ConfigDict:
         "optimizer": optim.AdamWConfig(),
         "task": TaskConfig(),
         "sample": SampleConfig(),
+        "finetune": FinetuneConfig(),
     }
     train = config_lib.to_dict(TrainConfig(steps=1, batch_size=1))
     return ConfigDict(
@@ -231,27 +262,73 @@ def make_trainer(
             f"config.model.vocab_size {cfg.model.vocab_size} is smaller than that of the"
             f" {cfg.data.tokenizer} tokenizer, {tokenizer.vocab_size}"
         )
-    train, heldout = open_stores(cfg.data, tokenizer)
-    size = tokenizer.vocab_size
+    source, heldout = open_windows(cfg, tokenizer)
     mesh = sharding.make_mesh(dict(cfg.train.mesh))
-    task = LanguageModelTask(
-        cfg.model,
-        cfg.data.context,
-        cfg.task,
-        shard=sharding.make_shard(mesh, sharding.get_rules(cfg.train.sharding)),
-        eval_source=heldout_windows(heldout, cfg.data, size),
-        eval_batch_size=cfg.data.eval_batch_size or cfg.train.batch_size,
-        # Only evaluation asks for these, and looking them all up takes a second.
-        token_bytes=token_lengths(tokenizer, cfg.model.vocab_size) if heldout is not None else None,
-    )
-    specs = task.param_specs()
+    rules = sharding.get_rules(cfg.train.sharding)
+    lengths = None
+    if (
+        heldout is not None
+    ):  # only evaluation asks for these, and looking them all up takes a second
+        lengths = token_lengths(tokenizer, cfg.model.vocab_size)
+    options: dict[str, Any] = {
+        "options": cfg.task,
+        "shard": sharding.make_shard(mesh, rules),
+        "eval_source": heldout,
+        "eval_batch_size": cfg.data.eval_batch_size or cfg.train.batch_size,
+        "token_bytes": lengths,
+    }
+    task: LanguageModelTask
+    if cfg.finetune.has_adapter:
+        task, init_params = finetune_run.adapter_task(
+            cfg.finetune,
+            cfg.model,
+            cfg.data.context,
+            workdir,
+            mesh,
+            rules,
+            cfg.train.seed,
+            **options,
+        )
+    else:
+        task = LanguageModelTask(cfg.model, cfg.data.context, **options)
+        if cfg.finetune.method == "full" and init_params is None:
+            init_params = finetune_run.load_base(cfg.finetune, cfg.model, mesh, rules)
     return Trainer(
         task,
-        optim.adamw(cfg.optimizer, specs, cfg.train.steps, group_fn(cfg.task.stage)),
-        train_windows(train, cfg.data, cfg.train, size, cfg.task.carry_state),
+        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps, group_fn(cfg.task.stage)),
+        source,
         cfg.train,
         workdir,
         run_config=config_lib.to_dict(cfg),
         init_params=dict(init_params) if init_params is not None else None,
         report=report,
+    )
+
+
+def open_windows(cfg: RunConfig, tokenizer: Tokenizer) -> tuple[Any, Any]:
+    """(training windows, held-out windows or None)."""
+    data, size = cfg.data, tokenizer.vocab_size
+    if data.format == "text":
+        train, heldout = open_stores(data, tokenizer)
+        windows = train_windows(train, data, cfg.train, size, cfg.task.carry_state)
+        return windows, heldout_windows(heldout, data, size)
+    if cfg.task.carry_state:
+        raise config_lib.ConfigError("chat data: whole conversations leave no state to carry")
+    return (
+        chat_windows(data.train, data, tokenizer, cfg.train.seed),
+        chat_windows(data.heldout, data, tokenizer, None) if data.heldout else None,
+    )
+
+
+def chat_windows(
+    paths: tuple[str, ...], cfg: DataConfig, tokenizer: Tokenizer, seed: int | None
+) -> ConversationWindows:
+    """Windows of conversations, in the given order if `seed` is None."""
+    return ConversationWindows(
+        read_conversations(paths, tokenizer),
+        cfg.context,
+        pack=cfg.packing == "best_fit",
+        too_long=cfg.too_long,
+        seed=seed,
+        vocab_size=tokenizer.vocab_size,
     )

@@ -186,6 +186,18 @@ def is_quantized(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """The configuration in a file written by `save`; raises as `load`."""
+    metadata = safetensors_file.read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path} is not a file of quantised weights (format {FORMAT!r})")
+    stored = safetensors_file.parse_json(path, metadata.get("config", "").encode())
+    try:
+        return config_lib.build(Config, stored, where="stored model config")
+    except config_lib.ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
 def load(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
     """Reads a file written by `save` as (config, params).
 
@@ -193,14 +205,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
       FileNotFoundError: there is nothing at `path`.
       WeightsError: damaged, or of another kind.
     """
-    metadata = safetensors_file.read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} is not a file of quantised weights (format {FORMAT!r})")
-    stored = safetensors_file.parse_json(path, metadata.get("config", "").encode())
-    try:
-        cfg = config_lib.build(Config, stored, where="stored model config")
-    except config_lib.ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from error
+    cfg = load_config(path)
     tensors = safetensors_file.read_safetensors(path, integers=True)
     params = {place: _leaf(path, place, tensors) for place, _ in _places(cfg)}
     if tensors:

@@ -148,18 +148,29 @@ class LanguageModelTask:
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
         """Mean loss in nats per predicted token; see `core.loop.Task`."""
         del key
-        carry = jax.lax.stop_gradient(carry)
-        losses, mask, logits, state = self._losses(params, carry, batch)
+        loss, state, weight = self._objective(params, jax.lax.stop_gradient(carry), batch)
+        carry = state if self.options.carry_state else ()
+        return loss, (carry, {"weight": weight})
+
+    def _objective(
+        self, params: PyTree, state: PyTree, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, PyTree, jax.Array]:
+        """(loss, state after the batch, number of predicted tokens)."""
+        losses, mask, logits, state = self._losses(params, state, batch)
         total = jnp.maximum(mask.sum(), 1.0)
         loss = (losses * mask).sum() / total
         if self.options.l2_wrap:
             loss = l2_wrap(loss, logits, self.options.l2_wrap * mask / total)
-        carry = state if self.options.carry_state else ()
-        return loss, (carry, {"weight": mask.sum()})
+        return loss, state, mask.sum()
 
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over one held-out batch."""
-        losses, mask, _, _ = self._losses(params, (), batch)
+        return self._sums(params, (), batch)
+
+    def _sums(
+        self, params: PyTree, state: PyTree, batch: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        losses, mask, _, _ = self._losses(params, state, batch)
         mask = mask * batch["valid"][:, None]
         lengths = jnp.asarray(self._token_bytes)[batch["tokens"][:, 1:]]
         return {

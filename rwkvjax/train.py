@@ -22,6 +22,9 @@ from core.loop import Trainer
 from rwkvjax import flops
 from rwkvjax.data import Mixture, format_report
 from rwkvjax.experiment import RunConfig, build_config, make_trainer
+from rwkvjax.finetune.run import export
+from rwkvjax.finetune.task import AdapterTask
+from rwkvjax.model import param_specs
 from rwkvjax.sampling import Sampling, generate
 from rwkvjax.tokenizers import decodable_ids, get_tokenizer
 
@@ -37,7 +40,13 @@ def main(config: Any, workdir: str) -> None:
         print(describe(cfg, trainer), file=sys.stderr)
     state = trainer.run()
     params = state.ema if cfg.train.ema else state.params
-    samples = sample(cfg, params)
+    initial = None
+    if isinstance(trainer.task, AdapterTask):
+        task = trainer.task
+        if main_process:
+            export(task, params, out)
+        params, initial = task.assemble(params, task.frozen, 1)
+    samples = sample(cfg, params, initial or None)
     if main_process:
         finish(cfg, out, samples)
         if isinstance(trainer.source, Mixture):
@@ -50,9 +59,15 @@ def describe(cfg: RunConfig, trainer: Trainer) -> str:
     data, train = cfg.data, cfg.train
     size = getattr(trainer.source, "num_tokens", 0)
     tokens = train.steps * train.batch_size * data.context
+    what = f"{count:,} parameters"
+    if cfg.finetune.has_adapter:
+        base = params_lib.count(param_specs(cfg.model))
+        what = f"{count:,} trained by {cfg.finetune.method!r} beside {base:,} frozen parameters"
+    long = [(n, getattr(trainer.source, n, 0)) for n in ("cut", "skipped")]
+    notes = "".join(f"{n} conversations longer than the context {k}\n" for k, n in long if n)
     return (
-        f"RWKV-{cfg.model.version}: {count:,} parameters, {cfg.model.layers} layers,"
-        f" width {cfg.model.dim}, vocabulary {cfg.model.vocab_size}\n"
+        f"RWKV-{cfg.model.version}: {what}, {cfg.model.layers} layers,"
+        f" width {cfg.model.dim}, vocabulary {cfg.model.vocab_size}\n{notes}"
         f"data {', '.join(data.train)}: {size:,} {data.tokenizer} tokens\n"
         f"{train.steps} steps of {train.batch_size} x {data.context} = {tokens:,} tokens,"
         f" {flops.train_flops_per_token(cfg.model) * tokens:.3g} FLOP,"
@@ -60,15 +75,15 @@ def describe(cfg: RunConfig, trainer: Trainer) -> str:
     )
 
 
-def sample(cfg: RunConfig, params: Any) -> list[tuple[str, str]]:
-    """(prompt, continuation) for each prompt of the configuration."""
+def sample(cfg: RunConfig, params: Any, state: Any = None) -> list[tuple[str, str]]:
+    """(prompt, continuation) for each prompt of the configuration, from an initial state."""
     tokenizer = get_tokenizer(cfg.data.tokenizer)
     vocab = decodable_ids(tokenizer)
     how = Sampling(cfg.sample.temperature, cfg.sample.top_p, vocab=vocab)
     results = []
     for number, prompt in enumerate(cfg.sample.prompts):
         tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]
-        new = generate(params, cfg.model, tokens, cfg.sample.tokens, how, seed=number)
+        new = generate(params, cfg.model, tokens, cfg.sample.tokens, how, number, state=state)
         results.append((prompt, tokenizer.decode(new[0])))
     return results
 

@@ -15,7 +15,7 @@ import numpy as np
 from rwkvjax.config import Config
 from rwkvjax.weights import bounded, fla, ggml, hf, infer, pth, safetensors_file, web_rwkv
 from rwkvjax.weights.params import Put, from_official, official_tensors
-from rwkvjax.weights.source import Tensors, WeightsError, reshaped, swapped
+from rwkvjax.weights.source import Tensors, WeightsError, swapped
 
 OFFICIAL_GROUP_NORM_EPS = 64e-5
 
@@ -213,33 +213,52 @@ def _device_put(path: tuple[str, ...], array: np.ndarray) -> jax.Array:
 def load_tuned_state(path: str | os.PathLike[str], config: Config, batch_size: int = 1) -> Any:
     """The initial state of a state-tuned model: from its own file, or from a file with the weights.
 
-    Such files hold `blocks.l.att.time_state` [H, N value, N key] for each layer.
-
     Args:
       path: see `open_weights`.
-      config: the model that the state belongs to, version 5 or 6.
+      config, batch_size: see `tuned_state`.
+
+    Raises:
+      ValueError: version 4.
+      WeightsError: the file holds no such state, or one of another shape.
+    """
+    try:
+        return tuned_state(open_weights(path).time_state, config, batch_size)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def tuned_state(tensors: Tensors, config: Config, batch_size: int = 1) -> Any:
+    """The initial state that official tensors describe.
+
+    Args:
+      tensors: `blocks.l.att.time_state` [H, N value, N key] of every layer.
+      config: the model that the state belongs to, version 5, 6 or 7.
       batch_size: number of sequences that start from it.
 
     Returns:
       The state of `init_state` with the tuned matrices.
 
     Raises:
-      ValueError: another version.
-      WeightsError: the file holds no such state, or one of another shape.
+      ValueError: version 4, which has no such matrices.
+      WeightsError: a layer is missing, or has another shape.
     """
     from rwkvjax import model
 
-    if config.version[0] not in "56":
-        raise ValueError(f"tuned states exist for versions 5 and 6, got {config.version=}")
-    stored = open_weights(path).time_state
+    if config.version == "4":
+        raise ValueError("tuned states exist for versions 5, 6 and 7, got version 4")
     shape = (config.heads, config.head_size, config.head_size)
     rows = []
     for layer in range(config.layers):
-        tensor = stored.get(f"blocks.{layer}{_TIME_STATE}")
+        tensor = tensors.get(f"blocks.{layer}{_TIME_STATE}")
         if tensor is None or tensor.shape != shape:
             got = "nothing" if tensor is None else tensor.shape
-            raise WeightsError(f"{path}: expected blocks.{layer}{_TIME_STATE} {shape}, got {got}")
-        rows.append(swapped(reshaped(tensor, *shape)).read().astype(np.float32))
+            raise WeightsError(f"expected blocks.{layer}{_TIME_STATE} {shape}, got {got}")
+        # Our state is [key, value], but [value, key] in version 7 as in the files.
+        rows.append((tensor if config.version == "7" else swapped(tensor)).read())
+    if len(tensors) > config.layers:
+        odd = sorted(set(tensors) - {f"blocks.{i}{_TIME_STATE}" for i in range(config.layers)})
+        raise WeightsError(f"the model has {config.layers} layers, found also {odd[0]}")
     state = model.init_state(config, batch_size)
-    tuned = np.broadcast_to(np.stack(rows)[:, None], state.wkv.shape)
+    stacked = np.stack(rows).astype(np.float32)
+    tuned = np.broadcast_to(stacked[:, None], state.wkv.shape)
     return state._replace(wkv=jax.numpy.asarray(tuned))
