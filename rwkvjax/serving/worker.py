@@ -8,10 +8,11 @@ cancellations go in through a queue, outputs come back once a step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 from rwkvjax.serving.engine import Engine
 from rwkvjax.serving.sequence import Output, Request
@@ -52,23 +53,29 @@ class Worker:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self.failure
 
-    def admit(self, count: int) -> None:
-        """Raises Busy unless `count` more requests can be taken."""
+    def reserve(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """Room for `count` requests until the end of a `with` block; Busy if there is none."""
         if self.draining:
             raise Busy("the server is stopping")
         if self.failure:
-            raise Busy("the engine has failed")
-        room = self.engine.limits.slots + self.max_waiting - self.in_flight
-        if count > room:
-            raise Busy(f"{self.in_flight} requests are in progress; try again later")
+            raise Busy(self.failure)
+        if self.in_flight + count > self.engine.limits.slots + self.max_waiting:
+            raise Busy(f"{self.in_flight} sequences are in progress; try again later")
+        self.in_flight += count
+        return self._release(count)
 
-    async def run(self, request: Request) -> AsyncIterator[Output]:
+    @contextlib.contextmanager
+    def _release(self, count: int) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.in_flight -= count
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
         """Outputs of one request until one of them has a finish; leaving early cancels it."""
-        self.admit(1)
         sink: asyncio.Queue[Output] = asyncio.Queue()
         number: list[int] = []  # filled by the thread
         done = False
-        self.in_flight += 1
 
         def submit() -> None:
             try:
@@ -89,9 +96,36 @@ class Worker:
                 done = bool(output.finish)
                 yield output
         finally:
-            self.in_flight -= 1
             if not done:
                 self._inbox.put(cancel)
+
+    async def together(
+        self, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Output], None]:
+        """Outputs of several requests as they come: (index of the request, output)."""
+        if len(requests) == 1:
+            async with contextlib.aclosing(self.run(requests[0])) as outputs:
+                async for output in outputs:
+                    yield 0, output
+            return
+        merged: asyncio.Queue[tuple[int, Output]] = asyncio.Queue()
+
+        async def pump(index: int) -> None:
+            async with contextlib.aclosing(self.run(requests[index])) as outputs:
+                async for output in outputs:
+                    merged.put_nowait((index, output))
+
+        tasks = [asyncio.ensure_future(pump(i)) for i in range(len(requests))]
+        try:
+            left = len(tasks)
+            while left:
+                index, output = await merged.get()
+                left -= bool(output.finish)
+                yield index, output
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- in the thread ---
 
