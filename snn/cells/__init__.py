@@ -41,6 +41,7 @@ from snn.cells.stack import stack_of as stack_of
 from snn.cells.stateless import Activation as Activation
 from snn.cells.stateless import Dense as Dense
 from snn.cells.stateless import Embedding as Embedding
+from snn.cells.stateless import LayerNorm as LayerNorm
 from snn.cells.unroll import check_sequence as check_sequence
 from snn.cells.unroll import check_state as check_state
 from snn.cells.unroll import unroll as unroll
@@ -54,6 +55,7 @@ __all__ = [
     "Embedding",
     "Gru",
     "LateralSnu",
+    "LayerNorm",
     "Lif",
     "Lru",
     "Lstm",

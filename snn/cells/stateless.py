@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from core.params import Normal, ParamSpec, zeros
+from core.params import Normal, ParamSpec, ones, zeros
 from snn.cells.base import Specs, check_sizes, glorot
 
 FUNCTIONS = {
@@ -120,3 +120,34 @@ class Activation(Stateless):
     def apply(self, params: dict, x: jax.Array) -> jax.Array:
         """See the class."""
         return FUNCTIONS[self.function](x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(Stateless):
+    """Zero mean and unit variance over the channels, then a weight and a bias for each."""
+
+    input_size: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size)
+
+    @property
+    def output_size(self) -> int:
+        """The width does not change."""
+        return self.input_size
+
+    def param_specs(self) -> Specs:
+        """weight and bias [N]."""
+        shape, axes = (self.input_size,), ("neuron",)
+        return {"weight": ParamSpec(shape, axes, ones), "bias": ParamSpec(shape, axes, zeros)}
+
+    def apply(self, params: dict, x: jax.Array) -> jax.Array:
+        """See the class."""
+        return normalise(x, self.eps) * params["weight"] + params["bias"]
+
+
+def normalise(x: jax.Array, eps: float) -> jax.Array:
+    """x with zero mean and unit variance over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
