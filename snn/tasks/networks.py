@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from core import params as params_lib
+from core.params import ParamSpec, Values
 from core.task import PyTree
 from snn import cells
 
@@ -26,10 +30,13 @@ class NetworkConfig:
       recurrent: connect the units of a hidden layer to each other (H).
       decay: of SNU and LIF membranes.
       train_decay: learn it for each unit.
+      decay_range: (low, high): learned decays start spread between them, even in log(d / (1 - d)).
       membrane: nonlinearity g of SNU membranes; see `snn.surrogates`.
       threshold: of SNU units (initial) and LIF units.
       embedding: width of token vectors (language modelling); the readout is tied to the embedding:
         hidden -> dense of this width -> scores of all tokens. 0: no embedding.
+      readout: widths of dense ReLU layers between the last cell and the outputs; they keep no
+        state, so the last cell stays the last stateful layer.
     """
 
     cell: tuple[str, ...] = ("ssnu",)
@@ -37,9 +44,11 @@ class NetworkConfig:
     recurrent: bool = True
     decay: float = 0.8
     train_decay: bool = False
+    decay_range: tuple[float, ...] = ()
     membrane: str = "identity"
     threshold: float = 1.0
     embedding: int = 0
+    readout: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.cell if name not in CELLS]
@@ -47,6 +56,12 @@ class NetworkConfig:
             raise ValueError(
                 f"cell must be one name, or one for each of the {len(self.hidden)} hidden layers,"
                 f" of {sorted(CELLS)}; got {self.cell}"
+            )
+        ends = self.decay_range
+        if ends and not (len(ends) == 2 and 0 < ends[0] < ends[1] < 1 and self.train_decay):
+            raise ValueError(
+                "decay_range needs train_decay and two numbers 0 < low < high < 1, got"
+                f" {ends}, {self.train_decay=}"
             )
         if self.embedding < 0:
             raise ValueError(f"embedding must not be negative, got {self.embedding}")
@@ -114,10 +129,28 @@ def build_network(cfg: NetworkConfig, inputs: int, outputs: int) -> cells.Stack:
     for name, size in zip(names, cfg.hidden, strict=True):
         layers.append(CELLS[name](width, size, cfg))
         width = layers[-1].output_size
+    for size in cfg.readout:
+        layers += [cells.Dense(width, size), cells.Activation(size, "relu")]
+        width = size
     if not cfg.embedding:
         return cells.Stack((*layers, cells.Dense(width, outputs)))
     layers += [cells.Dense(width, cfg.embedding), cells.Dense(cfg.embedding, outputs)]
     return cells.Stack(tuple(layers), tied=((len(layers) - 1, 0),))
+
+
+def param_specs(net: cells.Stack, cfg: NetworkConfig) -> dict[str, Any]:
+    """Those of the stack, with the initial decays of the configuration."""
+    if not cfg.decay_range:
+        return net.param_specs()
+    low, high = (math.log(d / (1 - d)) for d in cfg.decay_range)
+
+    def spread(path: str, spec: ParamSpec) -> ParamSpec:
+        if not path.endswith("/decay_logit"):
+            return spec
+        values = np.linspace(low, high, spec.size, dtype=np.float32)
+        return dataclasses.replace(spec, init=Values(values))
+
+    return params_lib.map_with_path(spread, net.param_specs())
 
 
 def apply(

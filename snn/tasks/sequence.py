@@ -54,7 +54,7 @@ class LossConfig:
 
     Attributes:
       reduction: "mean" over weighted steps, or "sum" over steps (and mean over sequences).
-      dropout: rate at which inputs of the last dense layers are dropped; one mask a batch.
+      dropout: rate at which outputs of the last cell are dropped; one mask a batch.
       input_dropout: the same for the inputs of the first cell.
       drop_connect: rate at which recurrent weights are dropped; one mask a batch.
       carry_state: hand the state of a batch to the next one (consecutive windows of a text).
@@ -104,8 +104,9 @@ class SequenceTask:
         eval_source: Any = None,
         eval_batch_size: int = 32,
         seed: int = 0,
+        specs: PyTree = None,
     ):
-        """Args: seed: of the random coding of held-out inputs."""
+        """Args: seed: of the random coding of held-out inputs; specs: instead of the net's own."""
         self.problem, self.net, self.cfg = problem, net, loss or LossConfig()
         self.method = build_method(method or MethodConfig())
         if self.method is not None and problem.pooled:
@@ -116,10 +117,11 @@ class SequenceTask:
         self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
         self.units = ("sequences", 1)
         self.seed = seed
+        self.specs = net.param_specs() if specs is None else specs
 
     def param_specs(self) -> PyTree:
         """See `Task.param_specs`."""
-        return self.net.param_specs()
+        return self.specs
 
     def init_carry(self, batch_size: int) -> PyTree:
         """State (and traces) at the beginning of the text, if they are carried."""

@@ -87,6 +87,7 @@ def make_trainer(
         setting.valid,
         cfg.data.eval_batch_size,
         cfg.train.seed,
+        networks.param_specs(net, cfg.model),
     )
     trainer = Trainer(
         task,
