@@ -31,8 +31,8 @@ def get_config(method: str = "state") -> ConfigDict:
                 "packing": "none" if method == "state" else "best_fit",
             },
             "optimizer": {
-                "learning_rate": {"state": 0.1, "full": 1e-3}.get(method, 5e-3),
-                "final_learning_rate": 1e-3 if method == "state" else 1e-4,
+                "learning_rate": {"state": 1.0, "full": 1e-3}.get(method, 5e-3),
+                "final_learning_rate": 0.01 if method == "state" else 1e-4,
                 "warmup_steps": 10,
             },
             "train": {

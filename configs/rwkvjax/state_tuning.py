@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
                 "packing": "windows",
             },
             "optimizer": {
-                "learning_rate": 0.1,
-                "final_learning_rate": 1e-3,
+                "learning_rate": 1.0,  # as the official trainer: nothing but the state moves
+                "final_learning_rate": 0.01,
                 "warmup_steps": 10,
             },
             "train": {

@@ -94,21 +94,21 @@ def adapter_task(
     cfg: Config,
     context: int,
     workdir: str | Path,
-    mesh: Any,
+    devices: Any,
     rules: Any,
     seed: int,
     **options: Any,
 ) -> tuple[AdapterTask, PyTree]:
-    """(task, initial parameters of the adapter).
+    """(task, initial parameters of the adapter); `devices` is the mesh that the base lies on.
 
     PiSSA's first factors are kept in the workdir, so that a resumed run subtracts the very same
     parts from the base.
     """
-    base = load_base(how, cfg, mesh, rules)
+    base = load_base(how, cfg, devices, rules)
     initial, rest = None, base
     if how.method == "pissa":
         initial = _initial_factors(how, cfg, base, Path(workdir) / _INITIAL)
-        rest = place(lowrank.residual(base, initial), cfg, mesh, rules)
+        rest = place(lowrank.residual(base, initial), cfg, devices, rules)
     task = AdapterTask(cfg, context, how, rest, initial=initial, **options)
     return task, first_parameters(task, base, seed)
 
