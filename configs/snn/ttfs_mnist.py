@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
         {"architecture": "mlp", "hidden": (600,)},
         augment={"shift": 1.0},
         loss={"dropout": 0.2, "activity": 1e-4},
-        steps=12000,
+        steps=8000,
         batch_size=250,
         learning_rate=1.5e-3,
         ema=0.999,

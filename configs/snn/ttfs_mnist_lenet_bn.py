@@ -26,14 +26,14 @@ def get_config() -> ConfigDict:
             "low": -0.5,
             "high": 3.0,
             "dropout": 0.1,
-            "activity": 2e-6,
+            "activity": 1.5e-6,
         },
-        steps=3000,
+        steps=4500,
         batch_size=128,
-        learning_rate=6e-3,
+        learning_rate=5e-3,
         eval_every=500,
         save_every=1000,
-        ema=0.99,
+        ema=0.995,
     )
     config.optimizer.weight_decay = 1e-2
     return config

@@ -20,7 +20,10 @@ def image_config(
     augment: Mapping[str, Any] | None = None,
     **train: Any,
 ) -> ConfigDict:
-    """Adam with a short warm-up and a cosine down to 1e-5, evaluated on held-out training images.
+    """Adam with a short warm-up and a cosine down to 1e-5.
+
+    The parameters with the lowest cross-entropy on held-out training images are kept (it is less
+    noisy than the accuracy).
 
     Args:
       task: "ttfs" (spiking from the start) or "ttfs_relu" (ReLU with batch norm, mapped).
@@ -50,8 +53,8 @@ def image_config(
                 "eval_every": 1000,
                 "save_every": 2000,
                 "keep": 1,
-                "best_metric": "eval/accuracy",
-                "best_mode": "max",
+                "best_metric": "eval/cross_entropy",
+                "best_mode": "min",
                 **train,
             },
         }

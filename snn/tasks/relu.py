@@ -166,12 +166,19 @@ class ReluTask:
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over the valid rows, with the statistics of the batch."""
         logits, _, _ = self.forward(params, self.raw(batch["image"]), None)
-        correct = (logits.argmax(-1) == batch["label"]) * batch["valid"]
-        return {"correct": correct.sum(), "count": batch["valid"].sum()}
+        valid, labels = batch["valid"], batch["label"]
+        log_p = jax.nn.log_softmax(logits)
+        nll = -jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+        return {
+            "correct": ((logits.argmax(-1) == labels) * valid).sum(),
+            "nll": (nll * valid).sum(),
+            "count": valid.sum(),
+        }
 
     def eval_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Accuracy."""
-        return {"accuracy": sums["correct"] / sums["count"]}
+        """Accuracy and cross-entropy (nats)."""
+        n = sums["count"]
+        return {"accuracy": sums["correct"] / n, "cross_entropy": sums["nll"] / n}
 
 
 def with_statistics(

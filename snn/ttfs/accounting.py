@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snn.ttfs import network as net
-from snn.ttfs import synapses, windows
+from snn.ttfs import simulate, synapses, windows
 
 PICOJOULES_PER_AC = 0.9
 PICOJOULES_PER_MAC = 4.6
@@ -70,15 +70,18 @@ def count(
     deltas: Mapping[str, float],
     semantics: str = "clip",
 ) -> Cost:
-    """Costs over batches of input lead times [B, *input_shape].
+    """Costs over batches of input lead times [B, *input_shape]; autonomous layers need "causal".
 
     Layers whose rule forces silent neurons to spike ("alpha", "b1_forced") count every neuron.
     """
     fans = fan_outs(network)
-    forced = {n.name for n in network.hidden if n.rule in ("alpha", "b1_forced")}
+    forced = {n.name for n in network.hidden if n.forced}
 
     def sums(p: net.Params, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
-        _, leads = net.closed_form(network, p, x, deltas, semantics)
+        if semantics == "causal":
+            _, leads = simulate.causal(network, p, x, deltas)
+        else:
+            _, leads = net.closed_form(network, p, x, deltas, semantics)
         fired = {k: jnp.ones(v.shape, bool) if k in forced else v > 0 for k, v in leads.items()}
         operations = sum((f * fans[k]).sum() for k, f in fired.items())
         return {k: f.sum() for k, f in fired.items()}, jnp.asarray(operations)

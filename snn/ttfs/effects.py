@@ -58,14 +58,14 @@ def straight_through(rounded: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def quantise_weights(block: Mapping[str, Any], bits: int) -> dict[str, Any]:
-    """Weights (not biases) of one layer on 2**bits - 1 levels, symmetric around zero."""
+    """Weights (no biases, no delays) of one layer on 2**bits - 1 levels, symmetric around zero."""
     levels = 2 ** (bits - 1) - 1
 
     def quantise(w: jax.Array) -> jax.Array:
         unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(w).max(), 1e-30)) / levels
         return straight_through(jnp.round(w / unit) * unit, w)
 
-    return {k: w if k == "bias" else quantise(w) for k, w in block.items()}
+    return {k: quantise(w) if k.startswith("weight") else w for k, w in block.items()}
 
 
 def quantise_times(x: jax.Array, window: Any, bits: int) -> jax.Array:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference simulator: one queue of events, potentials advanced from event to event.
 
-Slow and obvious, in NumPy and float64. Between events every potential is a straight line; the next
-event is an arriving spike, a layer's change of regime at t_min, its deadline t_max, or the next
-threshold crossing of a layer, which is computed anew after each event that touches the layer.
+Slow and obvious, in NumPy and float64. The next event is an arriving spike, a layer's change of
+regime at t_min, its deadline t_max, or the next threshold crossing of a layer, which is computed
+anew after each event that touches the layer (`event_layers`).
 """
 
 from __future__ import annotations
@@ -19,51 +19,27 @@ import numpy as np
 
 from snn.ttfs import network as net
 from snn.ttfs import synapses, windows
-
-Array = np.ndarray
+from snn.ttfs.event_layers import Array, Autonomous, Regimes, State
 
 # Order of events at one time: spikes arrive before the regimes change, and windows end last.
 _ARRIVE, _REGIME, _CROSS, _DEADLINE = range(4)
 
 
-class _Layer:
-    """State of the neurons of one layer for one example."""
+class _Synapses:
+    """One edge: weights [inputs, neurons] and delays None, [inputs] or [inputs, neurons]."""
 
-    def __init__(
-        self, layer: net.Layer, block: Mapping[str, Any], matrices: list[Array], times: Any
-    ):
-        self.layer, self.matrices = layer, matrices
-        self.start, self.t_min, self.t_max = times
-        drive, slope = (np.asarray(v, np.float64) for v in net.slopes(layer, block))
-        full = lambda v: np.broadcast_to(v, layer.shape).reshape(-1).astype(np.float64)
-        self.final_slope = full(slope)
-        self.drive = full(drive)
-        bias = full(np.asarray(block["bias"], np.float64))
-        window, previous = self.t_max - self.t_min, self.t_min - self.start
-        self.theta = self.final_slope * window + self.drive * previous - bias
-        self.bias = bias
-        self.v = np.zeros_like(bias)
-        self.slope = np.zeros_like(bias)
-        self.spiked = np.full_like(bias, np.inf)
-        self.now = -np.inf
-        self.version = 0
+    def __init__(self, layer: net.Layer, index: int, block: Mapping[str, Any], source: net.Shape):
+        self.weight = np.asarray(synapses.matrix(layer, index, block, source))
+        delay = synapses.delay_matrix(layer, index, block, source)
+        self.delay = None if delay is None else np.asarray(delay)
 
-    def advance(self, t: float) -> None:
-        if np.isfinite(self.now):
-            self.v = self.v + self.slope * (t - self.now)
-        self.now = t
-
-    def next_crossing(self) -> tuple[float, int]:
-        """(time, neuron) of the next threshold crossing as things stand."""
-        waiting = ~np.isfinite(self.spiked)
-        above = waiting & (self.v >= self.theta)
-        if above.any():
-            return self.now, int(np.argmax(above))
-        rising = waiting & (self.slope > 0)
-        wait = np.full_like(self.v, np.inf)
-        np.divide(self.theta - self.v, self.slope, out=wait, where=rising)
-        i = int(np.argmin(wait))
-        return self.now + float(wait[i]), i
+    def packets(self, neuron: int) -> list[tuple[float, Array]]:
+        """(delay, jumps of all neurons of the layer) of the arrivals that one spike causes."""
+        jumps = self.weight[neuron]
+        if self.delay is None or self.delay.ndim == 1:
+            return [(0.0 if self.delay is None else float(self.delay[neuron]), jumps)]
+        own = self.delay[neuron]
+        return [(float(d), np.where(own == d, jumps, 0.0)) for d in np.unique(own[jumps != 0])]
 
 
 class _Example:
@@ -73,19 +49,19 @@ class _Example:
         self,
         network: net.Network,
         params: net.Params,
-        matrices: Mapping[str, list[Array]],
+        wiring: Mapping[str, list[_Synapses]],
         deltas: Mapping[str, float],
     ):
-        self.network = network
+        self.network, self.wiring = network, wiring
         line = windows.timeline(network, deltas)
-        self.line = line
         self.queue: list[tuple[float, int, int, tuple[Any, ...]]] = []
         self.counter = itertools.count()
-        self.layers: dict[str, _Layer] = {}
+        self.layers: dict[str, State] = {}
         before = 0.0
         for layer in network.layers:
             t_min, t_max = line.spans.get(layer.name, (line.readout, line.readout))
-            state = _Layer(layer, params[layer.name], matrices[layer.name], (before, t_min, t_max))
+            kind = Autonomous if layer.autonomous else Regimes
+            state = kind(layer, params[layer.name], (before, t_min, t_max))
             self.layers[layer.name] = state
             before = t_min
             self.push(state.start, _REGIME, layer.name, "drive")
@@ -116,8 +92,9 @@ class _Example:
                 continue
             for k, edge in enumerate(node.edges):
                 if edge.source == name:
-                    delay = self.layers[node.name].t_min - self.ends[name]
-                    self.push(t + delay, _ARRIVE, node.name, k, neuron)
+                    shift = self.layers[node.name].t_min - self.ends[name]
+                    for delay, jumps in self.wiring[node.name][k].packets(neuron):
+                        self.push(t + shift + delay, _ARRIVE, node.name, jumps)
 
     def pool(self, node: net.Pool, neuron: int, t: float) -> None:
         counts, times = self.pools[node.name]
@@ -147,6 +124,7 @@ class _Example:
                 lead = np.where(np.isfinite(times), self.ends[node.name] - times, 0.0)
                 leads[node.name] = lead.reshape(node.shape)
         last = self.layers[self.network.readout.name]
+        assert isinstance(last, Regimes)
         return (last.v + last.bias).reshape(last.layer.shape), leads
 
     def handle(self, t: float, kind: int, data: tuple[Any, ...]) -> None:
@@ -160,21 +138,14 @@ class _Example:
             state.spiked[neuron] = t
             self.emit(layer.name, neuron, t)
         elif kind == _ARRIVE:
-            _, k, neuron = data
-            if state.now >= state.t_min and t >= state.t_min:
-                return  # the ramp to the threshold has begun; currents no longer count
-            state.advance(t)
-            state.slope = state.slope + state.matrices[k][neuron]
+            if not state.arrive(t, data[1]):
+                return
         elif kind == _REGIME:
-            state.advance(t)
-            if data[1] == "drive":
-                state.slope = state.slope + (state.drive if layer.spiking else 0.0)
-            else:
-                state.slope = state.final_slope if layer.spiking else np.zeros_like(state.v)
+            state.regime(t, data[1])
         else:
             state.advance(t)
             waiting = ~np.isfinite(state.spiked)
-            if layer.rule in ("alpha", "b1_forced"):
+            if layer.forced:
                 for neuron in np.flatnonzero(waiting):  # forced to spike at the deadline
                     state.spiked[neuron] = t
                     self.emit(layer.name, int(neuron), t)
@@ -221,15 +192,15 @@ def _run(
         name: {k: np.asarray(v, np.float64) for k, v in block.items()}
         for name, block in params.items()
     }
-    matrices = {
+    wiring = {
         layer.name: [
-            np.asarray(synapses.matrix(layer, k, exact[layer.name], network.shape_of(e.source)))
+            _Synapses(layer, k, exact[layer.name], network.shape_of(e.source))
             for k, e in enumerate(layer.edges)
         ]
         for layer in network.layers
     }
     results = [
-        _Example(network, exact, matrices, deltas).run(np.asarray(one, np.float64)) for one in x
+        _Example(network, exact, wiring, deltas).run(np.asarray(one, np.float64)) for one in x
     ]
     logits = np.stack([r[0] for r in results])
     return logits, {name: np.stack([r[1][name] for r in results]) for name in results[0][1]}

@@ -87,6 +87,12 @@ def prescale(
     """
     if not 0 < upper < 1 or not lower < 0:
         raise ValueError(f"0 < upper < 1 and lower < 0 are needed, got {upper=}, {lower=}")
+    for layer in network.layers:
+        if any(e.delay for e in layer.edges) or layer.autonomous:
+            raise ValueError(
+                f"layer {layer.name!r}: pre-scaling needs positive homogeneity, which delays and"
+                f" rule 'autonomous' do not have (rule {layer.rule!r}, {layer.edges})"
+            )
     gains = {net.INPUT: np.ones(network.input_shape[-1])}
     scaled: Blocks = {}
     for node in network.nodes:
@@ -118,6 +124,11 @@ def _sums(layer: net.Layer, block: Mapping[str, Array]) -> Array:
     return total
 
 
+def _scaled(block: Mapping[str, Array], factor: Array) -> dict[str, Array]:
+    """Weights and bias of each neuron times its factor; delays are times and stay."""
+    return {k: v if k.startswith("delay") else v * factor for k, v in block.items()}
+
+
 def to_alpha(
     network: net.Network, params: net.Params, alpha: float = 1.0, rule: str = "alpha"
 ) -> tuple[net.Network, Blocks]:
@@ -140,7 +151,7 @@ def to_alpha(
                     f" {total.max():.4g}; use prescale first"
                 )
             # S = alpha + sum J = alpha / (1 - sum W)
-            block = {k: v * alpha / (1.0 - total) for k, v in block.items()}
+            block = _scaled(block, alpha / (1.0 - total))
         result[layer.name] = block
     return network.with_rule(rule, alpha), result
 
@@ -155,7 +166,7 @@ def to_b1(network: net.Network, params: net.Params) -> tuple[net.Network, Blocks
             slope = alpha + _sums(layer, block)
             if (slope <= 0).any():
                 raise ValueError(f"layer {layer.name!r}: neurons with slope <= 0 never spike")
-            block = {k: v / slope for k, v in block.items()}
+            block = _scaled(block, 1.0 / slope)
         result[layer.name] = block
     return network.with_rule("b1"), result
 

@@ -13,6 +13,10 @@ Rules for (A, S): "b1": (0, 1), so that J and D are the weights and biases of a 
 "alpha1": (1, 1 + sum J); "alpha": (alpha, alpha + sum J) with silent neurons forced to spike at
 t_max; "b1_forced": (1 - sum J, 1), forced as well.
 
+"autonomous" neurons have neither clock nor drive: from t_min_prev on they fire where the potential
+sum_j J_ij K(t - t_j) first reaches `threshold - D_i`, for any kernel K of `kernels`; a neuron that
+has not fired by t_max is silent. They have no closed form.
+
 Dimensions: B batch, N inputs of a layer, M neurons of a layer, H W C image axes.
 """
 
@@ -27,11 +31,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Params = Mapping[str, Mapping[str, Any]]
-Shape = tuple[int, ...]
-Pads = tuple[tuple[int, int], tuple[int, int]]
+from snn.ttfs.kernels import Kernel, Ramp
+from snn.ttfs.ops import DELAYS, Op, Scale, apply_op, delay_shape, delayed_sum, weight_shape
+from snn.ttfs.ops import Conv as Conv  # names of a description, found here by its users
+from snn.ttfs.ops import Dense as Dense
+from snn.ttfs.ops import Pads as Pads
+from snn.ttfs.ops import Shape as Shape
 
-RULES = ("b1", "alpha1", "alpha", "b1_forced")
+Params = Mapping[str, Mapping[str, Any]]
+
+RULES = ("b1", "alpha1", "alpha", "b1_forced", "autonomous")
 SEMANTICS = ("ideal", "clip", "causal")
 
 
@@ -39,38 +48,15 @@ SEMANTICS = ("ideal", "clip", "causal")
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
-    """All-to-all synapses; weight [N, M]. An image source is flattened, channels last."""
-
-    units: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Conv:
-    """Convolution; weight [kh, kw, C_in / groups, C_out]; padded inputs never spike."""
-
-    features: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    padding: Pads = ((0, 0), (0, 0))
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """One synapse from each neuron to its namesake (skip connection); weight [C] or [N]."""
-
-
-Op = Dense | Conv | Scale
-
-
-@dataclasses.dataclass(frozen=True)
 class Edge:
-    """Synapses from the node `source`. Spikes of earlier windows are delayed into the layer's."""
+    """Synapses from the node `source`. Spikes of earlier windows are delayed into the layer's.
+
+    `delay` ("axonal" or "synaptic", see `ops`) adds learnable delays, parameters of their own.
+    """
 
     source: str
     op: Op
+    delay: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +70,7 @@ class Layer:
       spiking: False for the read-out.
       rule: see the module docstring; the read-out is always affine.
       alpha: slope of the "alpha" rule.
+      kernel, threshold: of rule "autonomous".
     """
 
     name: str
@@ -92,6 +79,8 @@ class Layer:
     spiking: bool = True
     rule: str = "b1"
     alpha: float = 1.0
+    kernel: Kernel = Ramp()
+    threshold: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.edges or math.prod(self.shape) < 1:
@@ -100,6 +89,32 @@ class Layer:
             raise ValueError(f"layer {self.name!r}: rule must be one of {RULES}, got {self.rule!r}")
         if self.alpha <= 0:
             raise ValueError(f"layer {self.name!r}: alpha must be positive, got {self.alpha}")
+        if self.kernel != Ramp() and not self.autonomous:
+            raise ValueError(
+                f"layer {self.name!r}: kernel {self.kernel} needs rule 'autonomous' and spikes;"
+                f" rule {self.rule!r} is for ramps"
+            )
+        for edge in self.edges:
+            if edge.delay not in DELAYS or (edge.delay and isinstance(edge.op, Scale)):
+                raise ValueError(
+                    f"layer {self.name!r}: delay must be one of {DELAYS}, and none for Scale, got"
+                    f" {edge}"
+                )
+            if edge.delay and self.forced:
+                raise ValueError(
+                    f"layer {self.name!r}: rule {self.rule!r} forces silent neurons to spike at"
+                    " t_max, and needs all of them by t_min: no delays"
+                )
+
+    @property
+    def autonomous(self) -> bool:
+        """True for neurons without a change of regime: they fire whenever they cross."""
+        return self.spiking and self.rule == "autonomous"
+
+    @property
+    def forced(self) -> bool:
+        """True if silent neurons are made to spike at t_max."""
+        return self.spiking and self.rule in ("alpha", "b1_forced")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +156,20 @@ class Network:
         if not self.nodes or not isinstance(self.nodes[-1], Layer) or self.nodes[-1].spiking:
             raise ValueError("the last node must be the read-out, a Layer with spiking=False")
 
+        for layer in self.layers:
+            for edge in layer.edges:
+                origin = self._neurons_of(edge.source)
+                if layer.autonomous and origin is not None and origin.forced:
+                    raise ValueError(
+                        f"layer {layer.name!r}: rule 'autonomous' cannot read layer"
+                        f" {origin.name!r}: forced spikes (rule {origin.rule!r}) mean silence"
+                    )
+
+    def _neurons_of(self, name: str) -> Layer | None:
+        """The layer whose spikes a node passes on; None for the input."""
+        node = next((n for n in self.nodes if n.name == name), None)
+        return self._neurons_of(node.source) if isinstance(node, Pool) else node
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Spiking layers and the read-out, in order."""
@@ -177,20 +206,21 @@ def weight_name(index: int) -> str:
     return "weight" if index == 0 else f"weight_{index}"
 
 
+def delay_name(index: int) -> str:
+    """Key of the delays of a layer's edge: delay, delay_1, delay_2, ..."""
+    return "delay" if index == 0 else f"delay_{index}"
+
+
 def param_shapes(network: Network) -> dict[str, dict[str, Shape]]:
     """Shapes of all parameters; biases have one element per channel."""
     shapes: dict[str, dict[str, Shape]] = {}
     for layer in network.layers:
         block: dict[str, Shape] = {}
         for k, edge in enumerate(layer.edges):
-            source, op = network.shape_of(edge.source), edge.op
-            if isinstance(op, Dense):
-                shape: Shape = (math.prod(source), op.units)
-            elif isinstance(op, Conv):
-                shape = (*op.kernel, source[-1] // op.groups, op.features)
-            else:
-                shape = (layer.shape[-1],)
-            block[weight_name(k)] = shape
+            source = network.shape_of(edge.source)
+            block[weight_name(k)] = weight_shape(edge.op, source, layer.shape)
+            if edge.delay:
+                block[delay_name(k)] = delay_shape(edge.op, edge.delay, source, layer.shape)
         block["bias"] = (layer.shape[-1],)
         shapes[layer.name] = block
     return shapes
@@ -212,6 +242,8 @@ def check_params(network: Network, params: Params) -> None:
                 )
             if not bool(np.isfinite(np.asarray(value)).all()):
                 raise ValueError(f"layer {name!r}: {key} holds NaN or infinite values")
+            if key.startswith("delay") and float(np.min(value)) < 0:
+                raise ValueError(f"layer {name!r}: {key} holds negative delays, {np.min(value)}")
 
 
 def check_input(network: Network, x: Any) -> None:
@@ -228,34 +260,36 @@ def check_input(network: Network, x: Any) -> None:
         )
 
 
+def no_closed_form(layer: Layer) -> str:
+    """Why what rests on the closed form does not exist for an autonomous layer."""
+    return (
+        f"layer {layer.name!r}: rule 'autonomous' ({layer.kernel}) has no closed form, and no"
+        " window makes it exact; use causal semantics with the back-end solver or events"
+    )
+
+
+def check_closed_form(network: Network) -> None:
+    """Raises ValueError naming the first layer that has no closed form."""
+    for layer in network.hidden:
+        if layer.autonomous:
+            raise ValueError(no_closed_form(layer))
+
+
 # --- the closed form ----------------------------------------------------------------------------
 
 
-def apply_op(op: Op, weight: jax.Array, x: jax.Array) -> jax.Array:
-    """The linear map of one edge: x [B, ...] -> sum of J x, [B, M] or [B, H, W, C]."""
-    if isinstance(op, Dense):
-        return x.reshape(x.shape[0], -1) @ weight
-    if isinstance(op, Conv):
-        return jax.lax.conv_general_dilated(
-            x,
-            weight,
-            op.strides,
-            op.padding,
-            rhs_dilation=op.dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=op.groups,
-        )
-    return x * weight
-
-
 def drive(layer: Layer, block: Mapping[str, Any], leads: Mapping[str, jax.Array]) -> jax.Array:
-    """D + sum of J x over all edges, [B, *layer.shape]."""
+    """D + sum of J x (with delays: of J (x - d)_+) over all edges, [B, *layer.shape]."""
     total = block["bias"]
     for k, edge in enumerate(layer.edges):
-        x = leads[edge.source]
+        x, weight = leads[edge.source], block[weight_name(k)]
         if isinstance(edge.op, Scale):
             x = x.reshape(x.shape[0], *layer.shape)
-        total = total + apply_op(edge.op, block[weight_name(k)], x)
+        if edge.delay:
+            late = delayed_sum(edge.op, weight, block[delay_name(k)], edge.delay, x)
+            total = total + late.reshape(-1, *layer.shape)
+        else:
+            total = total + apply_op(edge.op, weight, x)
     return total
 
 
@@ -272,6 +306,8 @@ def slopes(layer: Layer, block: Mapping[str, Any]) -> tuple[Any, Any]:
     """(A, S): slope without inputs before t_min, slope at threshold; see the module docstring."""
     if layer.rule == "b1" or not layer.spiking:
         return 0.0, 1.0
+    if layer.autonomous:
+        raise ValueError(no_closed_form(layer))
     sums = weight_sums(layer, block)
     if layer.rule == "b1_forced":
         return 1.0 - sums, 1.0
@@ -311,7 +347,11 @@ def max_of_tiles(x: jax.Array, window: tuple[int, int]) -> jax.Array:
 def rectify(
     layer: Layer, block: Mapping[str, Any], z: jax.Array, window: Any, semantics: str
 ) -> jax.Array:
-    """Lead times from D + sum J x. A neuron with slope S <= 0 never reaches its threshold."""
+    """Lead times from D + sum J x. A neuron with slope S <= 0 never reaches its threshold.
+
+    Raises:
+      ValueError: an autonomous layer, whose spike times depend on the causal set of each neuron.
+    """
     _, slope = slopes(layer, block)
     if layer.rule == "b1":
         x = jax.nn.relu(z)

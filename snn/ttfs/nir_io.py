@@ -55,6 +55,8 @@ def to_graph(network: net.Network, params: net.Params, deltas: Mapping[str, floa
             )
         if node.spiking and not node.rule.startswith("b1"):
             raise ValueError(f"layer {node.name!r}: rule {node.rule!r}; convert to b1 first")
+        if any(edge.delay for edge in node.edges):
+            raise ValueError(f"layer {node.name!r}: delays are not exported to NIR")
         if len(node.edges) > 1 or isinstance(node.edges[0].op, net.Scale):
             raise ValueError(f"layer {node.name!r}: residual connections are not exported to NIR")
         _add_layer(nir, network, node, params[node.name], deltas, nodes, edges)

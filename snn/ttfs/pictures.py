@@ -20,7 +20,15 @@ Path = str | os.PathLike[str]
 
 
 def _run(network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float]) -> Any:
-    return simulate.run(network, params, np.asarray(x)[None], deltas, "clip")
+    return _run_batch(network, params, np.asarray(x)[None], deltas)
+
+
+def _run_batch(
+    network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float]
+) -> Any:
+    if any(layer.autonomous for layer in network.hidden):
+        return simulate.run(network, params, np.asarray(x), deltas, "causal", "solver")
+    return simulate.run(network, params, np.asarray(x), deltas, "clip")
 
 
 def raster(
@@ -91,21 +99,32 @@ def potentials(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(times [T], potentials [T, M] of the first example, thresholds [M])."""
     block = params[layer.name]
-    arrivals, weight = (np.asarray(a) for a in synapses.arrivals(layer, block, leads))
+    inputs = synapses.arrivals(layer, block, leads)
+    lead, weight = np.asarray(inputs.lead), np.asarray(inputs.weight)
     positions = int(np.prod(layer.shape)) // weight.shape[1]
-    arrivals = arrivals[:positions]
+    lead = lead[:positions, :, None]
+    delay: Any = 0.0 if inputs.delay is None else np.asarray(inputs.delay)
+    delay = delay[:, None] if np.ndim(delay) == 1 else delay
     window = float(deltas[layer.name])
     previous = float(windows.previous_window(network, deltas, layer.name))
-    drive, slope = (np.asarray(s, np.float64) for s in net.slopes(layer, block))
     start, end = windows.timeline(network, deltas).spans[layer.name]
     grid = np.linspace(start - previous, end, points)
+    bias = np.asarray(block["bias"])
+    if layer.autonomous:
+        drive, slope, theta = np.zeros(1), np.zeros(1), layer.threshold - bias
+    else:
+        drive, slope = (np.asarray(s, np.float64) for s in net.slopes(layer, block))
+        theta = slope * window + drive * previous - bias
     v = []
     for t in grid:
-        now = min(t - start, 0.0)  # regime 1 ends at t_min
-        current = np.maximum(now + arrivals, 0.0) * (arrivals > 0)
-        value = current @ weight + drive * (now + previous) + slope * max(t - start, 0.0)
+        now = t - start
+        if not layer.autonomous:
+            now = min(now, 0.0)  # regime 1 ends at t_min
+        since = now + lead - delay
+        current = np.where((since > 0) & (lead > 0), layer.kernel.value(np.maximum(since, 0.0)), 0)
+        value = (current * weight).sum(axis=1)
+        value = value + drive * (now + previous) + slope * max(t - start, 0.0)
         v.append(np.reshape(value, -1))
-    theta = slope * window + drive * previous - np.asarray(block["bias"])
     return grid, np.array(v), np.broadcast_to(theta, layer.shape).reshape(-1)
 
 
@@ -114,7 +133,7 @@ def window_map(
 ) -> None:
     """Windows on the time line and the distribution of spike times in them, over a batch x."""
     plt = plots.pyplot()
-    run = simulate.run(network, params, np.asarray(x), deltas, "clip")
+    run = _run_batch(network, params, x, deltas)
     times = run.times(network, deltas)
     line = windows.timeline(network, deltas)
     figure, axis = plt.subplots(figsize=(8, 1 + 0.7 * len(line.spans)), layout="constrained")

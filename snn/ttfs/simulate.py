@@ -6,12 +6,14 @@
 - "events": a queue of spikes, one at a time, in NumPy (`events`): exact and slow, the reference.
 
 They agree to rounding as long as no neuron reaches its threshold before t_min (`windows.certify`);
-where one does, "solver" and "events" give the true dynamics ("causal" semantics).
+where one does, "solver" and "events" give the true dynamics ("causal" semantics). Delays go through
+all three; rule "autonomous", and with it every kernel but the ramp, through the last two.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +37,8 @@ class Run:
       leads: lead time of each neuron by node, [B, ...]; 0 for silent neurons, above the window for
         early spikes.
       early_fraction: of each spiking layer, the fraction of neurons that cross their threshold
-        before t_min. "closed" does not see early spikes: there it counts lead times above the
-        window, which is a lower bound (`windows.certify` is exact).
+        before t_min (as autonomous neurons may). "closed" does not see early spikes: there it
+        counts lead times above the window, a lower bound (`windows.certify` is exact).
     """
 
     logits: Any
@@ -66,11 +68,13 @@ def run(
       network, params: see `network`.
       x: input lead times in [0, 1], [B, *input_shape].
       deltas: window of each spiking layer.
-      semantics: "ideal" and "clip" need the closed form; "causal" one of the other two.
+      semantics: "ideal" (closed form, with windows that are certified on x first), "clip" (closed
+        form, whatever the windows) or "causal" (true early crossings; the other two back-ends).
       backend: see the module docstring.
 
     Raises:
-      ValueError: bad input, parameters or windows, or a pair that does not exist.
+      ValueError: bad input or parameters, windows too small for "ideal", or a pair that does not
+        exist; names the layer and its rule.
     """
     if semantics not in net.SEMANTICS or backend not in BACKENDS:
         raise ValueError(
@@ -85,6 +89,10 @@ def run(
     net.check_input(network, x)
     net.check_params(network, params)
     windows.timeline(network, deltas)
+    if backend == "closed":
+        net.check_closed_form(network)
+    if semantics == "ideal":
+        windows.require(windows.certify(network, params, x, deltas))
     if backend == "events":
         from snn.ttfs import events
 
@@ -125,20 +133,32 @@ def causal_layer(
 ) -> jax.Array:
     """Lead times of one layer: the first crossing before t_min if there is one, else the ramp's.
 
+    Autonomous neurons have no ramp: their first crossing before t_max counts.
+
     Time is measured from t_min: an input of lead time x arrives at -x. Inputs that arrive before
     the layer's integration starts (early spikes of a layer before) act from their arrival on; the
     layer itself fires no earlier than that.
     """
-    arrivals, weight = synapses.arrivals(layer, block, leads)
+    inputs = synapses.arrivals(layer, block, leads)
+    times = jnp.where(inputs.lead > 0, -inputs.lead, jnp.inf)
+    batch, units = leads[layer.edges[0].source].shape[0], inputs.weight.shape[1]
+
+    def by_row(theta: jax.Array) -> jax.Array:  # [M] or [H, W, M]
+        if theta.ndim == 1:
+            return theta
+        return jnp.broadcast_to(theta, (batch, *layer.shape)).reshape(-1, units)
+
+    solve = functools.partial(
+        causal_solve, times, inputs.weight, start=-previous, delays=inputs.delay
+    )
+    if layer.autonomous:
+        theta = by_row(layer.threshold - jnp.asarray(block["bias"]))
+        crossing = solve(theta, layer.kernel, end=window).reshape(-1, *layer.shape)
+        fired = ~jnp.isinf(crossing)  # NaN stays visible
+        return jnp.where(fired, window - jnp.where(fired, crossing, 0.0), 0.0)
     drive, slope = net.slopes(layer, block)
-    bias = block["bias"]
-    theta = slope * window + drive * previous - bias  # [M] or [H, W, M]
-    batch = leads[layer.edges[0].source].shape[0]
-    if theta.ndim > 1:
-        theta = jnp.broadcast_to(theta, (batch, *layer.shape)).reshape(-1, weight.shape[1])
-    times = jnp.where(arrivals > 0, -arrivals, jnp.inf)
-    crossing = causal_solve(times, weight, theta, Ramp(), drive=drive, start=-previous, end=0.0)
-    crossing = crossing.reshape(-1, *layer.shape)
-    early = jnp.isfinite(crossing)
+    theta = by_row(slope * window + drive * previous - block["bias"])
+    crossing = solve(theta, Ramp(), drive=drive, end=0.0).reshape(-1, *layer.shape)
+    early = ~jnp.isinf(crossing)
     late = net.rectify(layer, block, net.drive(layer, block, leads), window, "clip")
     return jnp.where(early, window - jnp.where(early, crossing, 0.0), late)

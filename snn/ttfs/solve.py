@@ -30,13 +30,14 @@ RAMP = Ramp()
 
 
 class Problem(NamedTuple):
-    """times [R, N] (inf: silent), weight [N, M], threshold, drive [R or 1, M], start, delays."""
+    """times [R, N] (inf: silent), weight [N, M], threshold and drive [R or 1, M], and the rest."""
 
     times: jax.Array
     weight: jax.Array
     threshold: jax.Array
     drive: jax.Array
     start: jax.Array
+    end: jax.Array
     delays: jax.Array | None
 
 
@@ -48,7 +49,7 @@ def causal_solve(
     *,
     drive: Any = 0.0,
     start: Any = 0.0,
-    end: float = float("inf"),
+    end: Any = float("inf"),
     delays: Any = None,
     min_slope: float = 0.0,
 ) -> jax.Array:
@@ -58,7 +59,8 @@ def causal_solve(
 
     Args:
       times: arrival times [R, N], finite or inf (no spike). Inputs before `start` act from their
-        arrival on, but the neuron cannot fire before `start`.
+        arrival on, but the neuron cannot fire before `start`. Under jit, where values cannot be
+        checked, a NaN makes all spike times of its row NaN.
       weight: J [N, M].
       threshold: theta [M] or [R, M]; neurons above threshold at `start`
         fire there.
@@ -74,7 +76,8 @@ def causal_solve(
       Spike times [R, M]; inf for neurons that do not spike.
 
     Raises:
-      ValueError: shapes that do not fit, or a kernel that cannot have a drive.
+      ValueError: shapes that do not fit, NaN times, weights or thresholds, negative delays, or a
+        kernel that cannot have a drive.
     """
     times, weight = jnp.asarray(times), jnp.asarray(weight)
     if times.ndim != 2 or weight.ndim != 2 or times.shape[1] != weight.shape[0]:
@@ -87,8 +90,9 @@ def causal_solve(
     dtype = jnp.result_type(times, weight)
     if not isinstance(kernel, Ramp | General) and not _is_zero(drive):
         raise ValueError(f"a constant drive is solved for kernels Ramp and General, not {kernel}")
-    if isinstance(kernel, General) and not np.isfinite(end):
+    if isinstance(kernel, General) and not _traced(end) and not np.isfinite(end):
         raise ValueError("a general kernel needs a finite end of its window")
+    _check_values(times, weight, threshold, delays)
     if delays is not None:
         delays = jnp.asarray(delays, dtype)
         if delays.shape == weight.shape[:1]:
@@ -104,22 +108,46 @@ def causal_solve(
         shaped(threshold),
         shaped(drive),
         jnp.asarray(start, dtype),
+        jnp.asarray(end, dtype),
         delays,
     )
-    return _solve(problem, kernel, float(end), float(min_slope))
+    return _solve(problem, kernel, float(min_slope))
+
+
+def _traced(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer)
+
+
+def _check_values(times: Any, weight: Any, threshold: Any, delays: Any) -> None:
+    """Raises ValueError for values that would be mistaken for silence."""
+    for name, value in (("weight", weight), ("threshold", threshold), ("delays", delays)):
+        if value is None or _traced(value):
+            continue
+        if not np.isfinite(np.asarray(value)).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+        if name == "delays" and np.min(value) < 0:
+            raise ValueError(f"delays must not be negative, found {np.min(value)}")
+    if not _traced(times):
+        bad = np.isnan(np.asarray(times)) | np.isneginf(np.asarray(times))
+        if bad.any():
+            row, index = np.argwhere(bad)[0]
+            raise ValueError(
+                f"spike times must be finite, or inf for no spike; {int(bad.sum())} are NaN or"
+                f" -inf, the first at row {row}, input {index}"
+            )
 
 
 def _is_zero(x: Any) -> bool:
     return not isinstance(x, jax.Array) and not np.any(x)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _solve(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _solve(problem: Problem, kernel: Kernel, min_slope: float) -> jax.Array:
     del min_slope
     if isinstance(kernel, General):
-        found = _general(problem, kernel, end)
+        found = _general(problem, kernel)
     elif problem.delays is None:
-        found = _sorted(problem, kernel, end)
+        found = _sorted(problem, kernel)
     else:
         delays = problem.delays
 
@@ -131,21 +159,23 @@ def _solve(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> ja
                 pick(problem.threshold),
                 pick(problem.drive),
                 problem.start,
+                problem.end,
                 None,
             )
-            return _sorted(alone, kernel, end)[:, 0]
+            return _sorted(alone, kernel)[:, 0]
 
         found = jax.lax.map(one, jnp.arange(problem.weight.shape[1])).T
-    if isinstance(kernel, Ramp):
-        return found  # has looked at the start already
-    return jnp.where(problem.threshold <= 0, problem.start, found)
+    if not isinstance(kernel, Ramp):  # which has looked at the start already
+        found = jnp.where(problem.threshold <= 0, problem.start, found)
+    return jnp.where(jnp.isnan(problem.times).any(axis=1, keepdims=True), jnp.nan, found)
 
 
 # --- forward ------------------------------------------------------------------------------------
 
 
-def _sorted(problem: Problem, kernel: Any, end: float) -> jax.Array:
+def _sorted(problem: Problem, kernel: Any) -> jax.Array:
     """First crossings by one scan over the sorted arrivals."""
+    end = problem.end
     order = jnp.argsort(problem.times, axis=1)
     arrival = jnp.take_along_axis(problem.times, order, axis=1)
     rows, units = arrival.shape[0], problem.weight.shape[1]
@@ -221,8 +251,9 @@ def potential_and_slope(
     return jax.lax.scan(body, start, jnp.arange(problem.weight.shape[0]))[0]
 
 
-def _general(problem: Problem, kernel: General, end: float) -> jax.Array:
+def _general(problem: Problem, kernel: General) -> jax.Array:
     """First crossings by a grid and safeguarded Newton steps within the bracket."""
+    end = problem.end
     rows, units = problem.times.shape[0], problem.weight.shape[1]
     grid = problem.start + (end - problem.start) * jnp.arange(kernel.grid + 1) / kernel.grid
     grid = grid.astype(problem.times.dtype)
@@ -255,12 +286,12 @@ def _general(problem: Problem, kernel: General, end: float) -> jax.Array:
 # --- backward -----------------------------------------------------------------------------------
 
 
-def _forward(problem: Problem, kernel: Kernel, end: float, min_slope: float) -> Any:
-    t = _solve(problem, kernel, end, min_slope)
+def _forward(problem: Problem, kernel: Kernel, min_slope: float) -> Any:
+    t = _solve(problem, kernel, min_slope)
     return t, (problem, t)
 
 
-def _backward(kernel: Kernel, end: float, min_slope: float, saved: Any, g: jax.Array) -> Any:
+def _backward(kernel: Kernel, min_slope: float, saved: Any, g: jax.Array) -> Any:
     problem, t = saved
     fired = jnp.isfinite(t) & (t > problem.start)
     safe = jnp.where(fired, t, 0.0)
@@ -287,6 +318,7 @@ def _backward(kernel: Kernel, end: float, min_slope: float, saved: Any, g: jax.A
         fit(g, problem.threshold),
         fit(drive, problem.drive),
         start.astype(problem.start.dtype),
+        jnp.zeros_like(problem.end),
         delays if problem.delays is not None else None,
     )
     return (result,)

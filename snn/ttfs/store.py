@@ -13,10 +13,17 @@ import numpy as np
 
 from core import files
 from core import params as params_lib
+from snn.ttfs import kernels
 from snn.ttfs import network as net
 
 FORMAT = "ttfs-network-1"
 _OPS: dict[str, Any] = {"dense": net.Dense, "conv": net.Conv, "scale": net.Scale}
+_KERNELS: dict[str, Any] = {
+    "ramp": kernels.Ramp,
+    "exponential": kernels.Exponential,
+    "lif1": kernels.Lif1,
+    "lif2": kernels.Lif2,
+}
 
 
 def to_json(network: net.Network) -> dict[str, Any]:
@@ -30,11 +37,23 @@ def to_json(network: net.Network) -> dict[str, Any]:
                 {
                     "source": e.source,
                     "op": {"kind": type(e.op).__name__.lower(), **dataclasses.asdict(e.op)},
+                    "delay": e.delay,
                 }
                 for e in node.edges
             ]
+            block["kernel"] = _kernel_to_json(node)
         nodes.append(block)
     return {"input_shape": list(network.input_shape), "nodes": nodes}
+
+
+def _kernel_to_json(layer: net.Layer) -> dict[str, Any]:
+    if isinstance(layer.kernel, kernels.General):
+        raise ValueError(
+            f"layer {layer.name!r}: a general kernel is a Python function, which no file holds; use"
+            f" one of {sorted(_KERNELS)}"
+        )
+    name = type(layer.kernel).__name__.lower()
+    return {"kind": name, **dataclasses.asdict(layer.kernel)}
 
 
 def _tuples(x: Any) -> Any:
@@ -59,7 +78,11 @@ def from_json(description: Mapping[str, Any]) -> net.Network:
             edges = []
             for edge in block["edges"]:
                 op = {k: _tuples(v) for k, v in edge["op"].items()}
-                edges.append(net.Edge(edge["source"], _OPS[op.pop("kind")](**op)))
+                made = _OPS[op.pop("kind")](**op)
+                edges.append(net.Edge(edge["source"], made, edge.get("delay", "")))
+            if "kernel" in values:
+                kernel = dict(values["kernel"])
+                values["kernel"] = _KERNELS[kernel.pop("kind")](**kernel)
             nodes.append(net.Layer(edges=tuple(edges), **values))
         return net.Network(tuple(description["input_shape"]), tuple(nodes))
     except (KeyError, TypeError) as error:

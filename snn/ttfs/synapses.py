@@ -8,64 +8,47 @@ a small dense layer. Whole matrices serve the event-queue reference and exports 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from snn.ttfs import network as net
+from snn.ttfs import ops
 
 
-def arrivals(
-    layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any]
-) -> tuple[jax.Array, jax.Array]:
-    """Lead times of the inputs of each position, and the weights shared by all positions.
-
-    Returns:
-      x [R, N] with R = B * positions (1 for dense layers), and weight [N, M] with M channels.
-    """
-    xs, weights = [], []
+def arrivals(layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any]) -> ops.Rows:
+    """Lead times of the inputs of each position, and the weights (and delays) shared by all."""
+    parts = []
     for k, edge in enumerate(layer.edges):
         w, x = jnp.asarray(block[net.weight_name(k)]), jnp.asarray(leads[edge.source])
-        batch = x.shape[0]
-        if isinstance(edge.op, net.Conv):
-            xs.append(_patches(edge.op, x))
-            weights.append(_full_kernel(edge.op, w, x.shape[-1]))
-        elif isinstance(edge.op, net.Dense):
-            xs.append(x.reshape(batch, -1))
-            weights.append(w)
-        else:
-            xs.append(x.reshape(-1, w.shape[0]))
-            weights.append(jnp.diag(w))
-    rows = {x.shape[0] for x in xs}
-    if len(rows) != 1:
-        raise ValueError(f"layer {layer.name!r}: edges with {rows} positions cannot be combined")
-    return jnp.concatenate(xs, axis=1), jnp.concatenate(weights, axis=0)
-
-
-def _patches(op: net.Conv, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B H' W', C kh kw]; padding has lead time 0, that is, never spikes."""
-    patches = jax.lax.conv_general_dilated_patches(
-        x,
-        op.kernel,
-        op.strides,
-        op.padding,
-        rhs_dilation=op.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=jax.lax.Precision.HIGHEST,
+        delay = jnp.asarray(block[net.delay_name(k)]) if edge.delay else None
+        parts.append(ops.rows(edge.op, w, delay, edge.delay, x))
+    positions = {p.lead.shape[0] for p in parts}
+    if len(positions) != 1:
+        raise ValueError(
+            f"layer {layer.name!r}: edges with {positions} positions cannot be combined"
+        )
+    return ops.Rows(
+        jnp.concatenate([p.lead for p in parts], axis=1),
+        jnp.concatenate([p.weight for p in parts], axis=0),
+        _delays(parts),
     )
-    return patches.reshape(-1, patches.shape[-1])
 
 
-def _full_kernel(op: net.Conv, w: jax.Array, channels: int) -> jax.Array:
-    """[kh, kw, C / groups, M] -> [C kh kw, M], zeros between groups."""
-    inputs, outputs = channels // op.groups, op.features // op.groups
-    full = jnp.zeros((*op.kernel, channels, op.features), w.dtype)
-    for g in range(op.groups):
-        rows, columns = slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)
-        full = full.at[:, :, rows, columns].set(w[..., columns])
-    return full.transpose(2, 0, 1, 3).reshape(-1, op.features)
+def _delays(parts: Sequence[ops.Rows]) -> jax.Array | None:
+    """Delays of all inputs: None, [N], or [N, M] if those of one edge are synaptic."""
+    if all(p.delay is None for p in parts):
+        return None
+    zero = lambda p: jnp.zeros(p.lead.shape[1], p.weight.dtype)
+    found = [zero(p) if p.delay is None else p.delay for p in parts]
+    if any(d.ndim == 2 for d in found):
+        units = parts[0].weight.shape[1]
+        found = [
+            d if d.ndim == 2 else jnp.broadcast_to(d[:, None], (d.shape[0], units)) for d in found
+        ]
+    return jnp.concatenate(found, axis=0)
 
 
 def matrix(
@@ -77,6 +60,19 @@ def matrix(
     shape = layer.shape if isinstance(op, net.Scale) else source_shape
     units = jnp.eye(size, dtype=w.dtype).reshape(size, *shape)
     return net.apply_op(op, w, units).reshape(size, -1)
+
+
+def delay_matrix(
+    layer: net.Layer, index: int, block: Mapping[str, Any], source_shape: net.Shape
+) -> jax.Array | None:
+    """The delays of one edge, [inputs] or [inputs, neurons of the layer]; None without delays."""
+    edge = layer.edges[index]
+    if not edge.delay:
+        return None
+    delay = jnp.asarray(block[net.delay_name(index)])
+    if edge.delay == "synaptic":
+        return matrix(layer, index, {net.weight_name(index): delay}, source_shape)
+    return delay if isinstance(edge.op, net.Dense) else jnp.tile(delay, math.prod(source_shape[:2]))
 
 
 def fan_out(layer: net.Layer, index: int, source_shape: net.Shape) -> jax.Array:

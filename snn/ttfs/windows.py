@@ -92,33 +92,52 @@ def _peaks(
     layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any], previous: Any
 ) -> tuple[jax.Array, jax.Array]:
     """S times the need of each neuron before t_min (s > 0) and at t_min, [B, *layer.shape]."""
-    arrivals, weight = synapses.arrivals(layer, block, leads)  # [R, N], [N, M]
+    inputs = synapses.arrivals(layer, block, leads)
     drive, _ = net.slopes(layer, block)
-    order = jnp.argsort(-arrivals, axis=1)
-    x = jnp.take_along_axis(arrivals, order, axis=1)
-    rows, units = x.shape[0], weight.shape[1]
-    zero = jnp.zeros((rows, units), x.dtype)
+    units, delay = inputs.weight.shape[1], inputs.delay
+    drives = jnp.broadcast_to(jnp.asarray(drive, inputs.lead.dtype), (units,))
+    if delay is None or delay.ndim == 1:
+        lead = inputs.lead if delay is None else jax.nn.relu(inputs.lead - delay)
+        best, last = _walk(lead, inputs.weight, drives, previous)
+    else:  # every neuron has its own order of arrivals
+
+        def one(item: Any) -> Any:
+            j, d, a = item
+            found = _walk(jax.nn.relu(inputs.lead - d), j[:, None], a[None], previous)
+            return found[0][:, 0], found[1][:, 0]
+
+        best, last = (v.T for v in jax.lax.map(one, (inputs.weight.T, delay.T, drives)))
+    shaped = lambda v: block["bias"] + v.reshape(-1, *layer.shape)
+    return shaped(best), shaped(last)
+
+
+def _walk(
+    lead: jax.Array, weight: jax.Array, drive: jax.Array, previous: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Largest potential at an arrival or the start, and that at t_min, without bias, [R, M]."""
+    order = jnp.argsort(-lead, axis=1)
+    x = jnp.take_along_axis(lead, order, axis=1)
+    zero = jnp.zeros((x.shape[0], weight.shape[1]), x.dtype)
 
     def body(carry: Any, item: Any) -> Any:
         best, total, moment = carry
-        lead, index = item
+        now, index = item
         j = weight[index]
-        total, moment = total + j, moment + j * lead[:, None]
-        value = moment - lead[:, None] * (total + drive)
-        best = jnp.maximum(best, jnp.where(lead[:, None] > 0, value, -jnp.inf))
+        total, moment = total + j, moment + j * now[:, None]
+        value = moment - now[:, None] * (total + drive)
+        best = jnp.maximum(best, jnp.where(now[:, None] > 0, value, -jnp.inf))
         return (best, total, moment), None
 
     start = (zero - drive * previous, zero, zero)
     (best, _, moment), _ = jax.lax.scan(body, start, (x.T, order.T))
-    shaped = lambda v: block["bias"] + v.reshape(-1, *layer.shape)
-    return shaped(best), shaped(moment)
+    return best, moment
 
 
 def bound(layer: net.Layer, block: Mapping[str, Any], leads: Mapping[str, Any]) -> jax.Array:
     """A cheap upper bound of `needed` for rule "b1": D_i + sum_j max(J_ij, 0) x_j."""
     if layer.rule != "b1":
         raise ValueError(f"layer {layer.name!r}: the cheap bound holds for rule b1 only")
-    positive = {k: v if k == "bias" else jnp.maximum(v, 0) for k, v in block.items()}
+    positive = {k: jnp.maximum(v, 0) if k.startswith("weight") else v for k, v in block.items()}
     return net.drive(layer, positive, leads)
 
 
@@ -140,6 +159,7 @@ def from_data(
         "certified" (largest need, exact on these data for zeta > 0) or "bound" (its upper bound).
       quantile: for mode "quantile"; the mean over batches is taken.
     """
+    net.check_closed_form(network)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     if zeta <= -1 or not 0 < quantile <= 1:
@@ -232,6 +252,7 @@ def certify_batches(
 ) -> list[Certificate]:
     """A certificate of each spiking layer over all batches of inputs [B, *input_shape]."""
     timeline(network, windows)  # checks the windows
+    net.check_closed_form(network)
     needed = dict.fromkeys((layer.name for layer in network.hidden), -np.inf)
     early = dict.fromkeys(needed, 0.0)
     examples = 0
