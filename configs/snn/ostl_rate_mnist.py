@@ -32,7 +32,7 @@ def get_config(arg: str = "bptt") -> ConfigDict:
             },
             "method": {"name": method},
             "optimizer": {
-                "learning_rate": 2e-3,
+                "learning_rate": 1e-2,
                 "final_learning_rate": 2e-5,
                 "warmup_steps": 50,
                 "beta2": 0.999,

@@ -4,7 +4,7 @@
     python -m snn.train --config=configs/snn/ostl_rows_mnist.py:ostl --workdir=runs/rows_ostl
     python -m snn.train --config=configs/snn/ostl_rows_mnist.py:bptt,ssnu,128,2 --workdir=runs/rows2
 
-The argument is METHOD[,CELL[,UNITS[,LAYERS]]]: layers of the cell, one dense ReLU layer, ten scores.
+The argument is METHOD[,CELL[,UNITS[,LAYERS]]]: layers of the cell, a dense ReLU layer, ten scores.
 With one layer of the cell OSTL is exact; with more it drops the part of the gradient that travels
 through the past of the layers above.
 """

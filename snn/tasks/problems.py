@@ -249,7 +249,9 @@ class Digits:
         rows = image.shape[0]
         if self.coding == "rate":
             p = image.reshape(rows, -1) * (self.spikes / self.steps)
-            x = jax.random.bernoulli(key, p, (self.steps, *p.shape)).astype(jnp.float32)
+            # Sixteen random bits for each spike: half the cost of a uniform number.
+            draw = jax.random.bits(key, (self.steps, *p.shape), jnp.uint16).astype(jnp.int32)
+            x = (draw < jnp.round(p * 65536.0).astype(jnp.int32)).astype(jnp.float32)
         else:
             x = _time_major(image)
         targets = jnp.broadcast_to(batch["target"], (self.time, rows))
