@@ -9,6 +9,7 @@ AveragePool, GlobalAveragePool, Flatten, Reshape to two axes, Identity and Dropo
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -61,7 +62,7 @@ class _Reader:
         inputs = [v for v in self.graph.input if v.name not in self.constants]
         if len(inputs) != 1 or len(self.graph.output) != 1:
             raise ValueError(f"{self.path}: one input and one output expected")
-        dims = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim][1:]
+        self.batch, *dims = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
         if not dims or min(dims) < 1:
             raise ValueError(f"{self.path}: the input needs fixed sizes, got {dims}")
         shape: Shape = (dims[1], dims[2], dims[0]) if len(dims) == 3 else tuple(dims)
@@ -76,6 +77,11 @@ class _Reader:
         blocks: list[Block] = []
         while name != stop:
             nodes = self.consumers.get(name, [])
+            if any(node.op_type == "Shape" for node in nodes):
+                raise ValueError(
+                    f"{self.path}: the shape of {name!r} is computed at run time (Shape); export"
+                    " with constant shapes, or simplify the file first"
+                )
             if len(nodes) == 2:
                 join = self.join(nodes, name)
                 layer, block, name = self.residual(nodes, name, join, shape)
@@ -110,9 +116,8 @@ class _Reader:
         if kind == "Relu":
             return relu.Relu(), {}
         if kind in ("Flatten", "Reshape"):
-            if len(shape) == 1:
-                return None, {}
-            return relu.Flatten(), {}
+            self.check_flattens(node, at, shape, where)
+            return (None if len(shape) == 1 else relu.Flatten()), {}
         if kind in ("Gemm", "MatMul"):
             return self.dense(node, at, image, where)
         if kind == "Conv":
@@ -126,6 +131,27 @@ class _Reader:
         if kind in ("MaxPool", "AveragePool"):
             return self.pool(kind, at, shape, where), {}
         raise ValueError(f"{where}: unsupported; it has no exact mapping to spikes")
+
+    def check_flattens(self, node: Any, at: dict[str, Any], shape: Shape, where: str) -> None:
+        """Raises ValueError unless the node gives [batch, all values of one example]."""
+        size, rank = math.prod(shape), len(shape) + 1
+        if node.op_type == "Flatten":
+            axis = int(at.get("axis", 1))
+            if axis % rank != 1:
+                raise ValueError(
+                    f"{where}: axis {axis} of {rank} axes mixes examples or splits one; only axis"
+                    " 1, which keeps the batch, has a mapping"
+                )
+            return
+        target = [int(v) for v in self.constant(node.input[1], where)]
+        batch = [-1, *([] if at.get("allowzero") else [0])]
+        if self.batch > 0:
+            batch.append(self.batch)
+        if len(target) != 2 or target[0] not in batch or target[1] not in (-1, size):
+            raise ValueError(
+                f"{where}: reshapes to {target}; only flattening to [batch, {size}] (written 0 or"
+                f" -1, and {size} or -1) has a mapping"
+            )
 
     def constant(self, name: str, where: str) -> np.ndarray:
         if name not in self.constants:

@@ -224,6 +224,20 @@ def test_impossible_requests_are_explained():
         causal_solve([[1.0]], [[1.0]], 1.0, General(lambda x: x))
 
 
+def test_nan_spike_times_are_errors_not_silence():
+    weight = np.ones((2, 1))
+    with pytest.raises(ValueError, match="1 are NaN or -inf, the first at row 1, input 0"):
+        causal_solve([[0.1, 0.2], [np.nan, 0.2]], weight, 1.0)
+    with pytest.raises(ValueError, match="weight holds NaN"):
+        causal_solve([[0.1, 0.2]], [[1.0], [np.nan]], 1.0)
+    with pytest.raises(ValueError, match="delays must not be negative"):
+        causal_solve([[0.1, 0.2]], weight, 1.0, delays=[0.1, -0.1])
+    for kernel in (Ramp(), Lif2(0.5)):  # under jit values are unknown: NaN comes out
+        solve = jax.jit(lambda t, k=kernel: causal_solve(t, weight, 0.2, k))
+        found = solve(jnp.array([[0.1, 0.2], [jnp.nan, 0.2]]))
+        assert np.isfinite(found[0, 0]) and np.isnan(found[1, 0])
+
+
 def test_memory_is_linear_in_the_layer():
     rows, inputs, neurons = 32, 200, 100
     solve = lambda t, w: causal_solve(t, w, 1.0).sum()
