@@ -17,6 +17,7 @@ from snn.tasks import ttfs as task_lib
 from snn.tasks import ttfs_run
 from snn.ttfs import effects, fuse, images, mapping, relu, simulate, store, windows
 from snn.ttfs import network as net
+from snn.ttfs.solve import causal_solve
 from tests.snn.ttfs_nets import NETS, random_params
 
 DEEP, SHALLOW = (64,) * 7, (48, 32)
@@ -115,6 +116,44 @@ def test_b1_trajectory_equals_the_relu_networks(float64, hidden, rate, adam, ste
         lambda a, b: float(jnp.abs(a - b).max()), relu_params(ours, layers, network), theirs
     )
     assert max(jax.tree.leaves(gap)) <= tolerance
+    moved = jnp.abs(ours["layer_0"]["weight"] - params["layer_0"]["weight"]).max()
+    assert moved > 1e-3
+
+
+def single_regime(network, params, x):
+    """B1 by spike times alone: every layer is solved from arrivals, constant drives 1 - sum W and
+    thresholds, over its whole window; silent neurons are forced to spike at its end."""
+    lead, before = x.reshape(x.shape[0], -1), 1.0
+    for layer, window in zip(network.hidden, (10.0, 100.0), strict=True):  # thresholds stay > 0
+        weight, bias = params[layer.name]["weight"], params[layer.name]["bias"]
+        drive = 1.0 - weight.sum(axis=0)
+        theta = window + drive * before - bias
+        times = causal_solve(-lead, weight, theta, drive=drive, start=-before)
+        lead, before = jnp.where(times < window, window - times, 0.0), window
+    last = params[network.readout.name]
+    return last["bias"] + lead @ last["weight"]
+
+
+@pytest.mark.parametrize(
+    ("form", "tolerance"), [("causal", 8e-16), ("single regime", 1e-13), ("deep causal", 8e-15)]
+)
+def test_b1_trajectory_of_the_full_simulator(float64, form, tolerance):
+    layers, network, params = initial(DEEP if "deep" in form else SHALLOW)
+    deltas = {layer.name: 30.0 for layer in network.hidden}
+
+    def spiking(p, x, y):
+        if form == "single regime":
+            return task_lib.cross_entropy(single_regime(network, p, x), y)
+        return task_lib.cross_entropy(simulate.causal(network, p, x, deltas)[0], y)
+
+    plain = lambda p, x, y: task_lib.cross_entropy(relu.apply(layers, p, x), y)
+    ours = train(spiking, params, 200, 5e-2)
+    theirs = train(plain, relu_params(params, layers, network), 200, 5e-2)
+    pairs = zip(
+        jax.tree.leaves(relu_params(ours, layers, network)), jax.tree.leaves(theirs), strict=True
+    )
+    gap = max(float(jnp.abs(a - b).max()) for a, b in pairs)
+    assert gap <= tolerance, gap
     moved = jnp.abs(ours["layer_0"]["weight"] - params["layer_0"]["weight"]).max()
     assert moved > 1e-3
 
