@@ -36,6 +36,7 @@ from rwkvjax.serving.service import Job, Service
 from rwkvjax.serving.worker import Busy, Worker
 
 _log = logging.getLogger("rwkvjax.serving")
+_DISCARD = 8  # times the largest body
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -118,26 +119,32 @@ async def _read_body(scope: Scope, receive: Receive, most: int, seconds: float) 
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if kind != b"application/json":  # this also keeps out forms that web pages post
         raise ApiError(415, "the content type must be application/json")
-    too_large = ApiError(413, f"a body has at most {most} bytes", headers={"connection": "close"})
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > most:
-        raise too_large
-    parts, size, more = [], 0, True
+    announced = headers.get(b"content-length", b"0")
+    bearable = _DISCARD * most  # read and thrown away, so that the client gets to see the answer
+    if announced.isdigit() and int(announced) > bearable:
+        raise _too_large(most)
+    parts: list[bytes] = []
+    size, more = 0, True
     try:
         async with asyncio.timeout(seconds):
-            while more:
+            while more and size <= bearable:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise _Gone
                 size += len(message.get("body", b""))
-                if size > most:
-                    raise too_large
-                parts.append(message.get("body", b""))
+                if size <= most:
+                    parts.append(message.get("body", b""))
                 more = message.get("more_body", False)
     except TimeoutError:
         close = {"connection": "close"}
         raise ApiError(408, "the body did not arrive in time", headers=close) from None
+    if size > most:
+        raise _too_large(most)
     return b"".join(parts)
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"a body has at most {most} bytes", headers={"connection": "close"})
 
 
 class _Gone(Exception):

@@ -82,9 +82,9 @@ class Choice:
             return {"content": content, "refusal": None}
         words = [self._word(info.token) for info in infos]
         offsets = []
-        for word in words:
+        for info in infos:
             offsets.append(self._offset)
-            self._offset += len(word)
+            self._offset += len(self._bytes(info.token).decode("utf-8", "replace"))
         tops = [
             None if i.logprob is None else {self._word(token): value for token, value in i.top}
             for i in infos
@@ -104,7 +104,12 @@ class Choice:
             return b""
 
     def _word(self, token: int) -> str:
-        return self._bytes(token).decode("utf-8", "replace")
+        """A token's text; parts of characters as "bytes:\\xe2\\x80", so that they stay distinct."""
+        data = self._bytes(token)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def usage(job: Job, choices: Iterable[Choice]) -> dict[str, Any]:

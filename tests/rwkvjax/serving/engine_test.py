@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import importlib.util
-import pathlib
 
 import jax
 import numpy as np
@@ -13,13 +11,7 @@ from rwkvjax.sampling.constrained import Grammars
 from rwkvjax.serving import Request, Variant
 from rwkvjax.serving.sequence import StopText
 from rwkvjax.tokenizers import ByteTokenizer
-
-_spec = importlib.util.spec_from_file_location(
-    "serving_conftest", pathlib.Path(__file__).with_name("conftest.py")
-)
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-CFG, run = shared.CFG, shared.run
+from tests.rwkvjax.serving.shared import CFG, run
 
 GREEDY = Sampling(temperature=0.0)
 
