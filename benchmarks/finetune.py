@@ -5,15 +5,14 @@
     python -m benchmarks.finetune --base=runs/wikitext2 --workdir=runs/finetune
 
 Text: Tiny Shakespeare (configs/rwkvjax/lora.py and state_tuning.py), bits per byte of its held-out
-end. Conversations: the SMS spam collection, "User: MESSAGE / Assistant: spam" (configs/rwkvjax/
-chat.py), as many of each kind, accuracy on held-out messages by which answer is more likely. The
-base itself is the first row of both. Finished runs are not repeated. Writes results.md and
-results.jsonl into the workdir.
+end. Conversations: the CMU pronouncing dictionary, "User: abode / Assistant: AH0 B OW1 D"
+(configs/rwkvjax/chat.py), bits per byte of the answers to held-out words. The base itself is the
+first row of both. Finished runs are not repeated. Writes results.md and results.jsonl into the
+workdir.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import pathlib
@@ -21,8 +20,6 @@ import sys
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -30,11 +27,9 @@ from configs.rwkvjax import chat, lora, state_tuning
 from core import cli, files
 from core import params as params_lib
 from core.datasets import find_dataset
-from rwkvjax import experiment, model
-from rwkvjax.data.conversations import encode
+from rwkvjax import experiment
 from rwkvjax.finetune.run import export
 from rwkvjax.finetune.task import AdapterTask
-from rwkvjax.tokenizers import Tokenizer, get_tokenizer
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_string("base", "runs/wikitext2", "What is fine-tuned.", flag_values=_FLAGS)
@@ -51,32 +46,20 @@ flags.DEFINE_list(
     flag_values=_FLAGS,
 )
 
-ANSWERS = ("ham", "spam")
-_HELDOUT = 100  # messages of each kind
+_HELDOUT = 200  # words
+_WORDS = 4000
 
 
 def make_conversations(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes (train.jsonl, heldout.jsonl): equally many spam and other messages."""
-    source = find_dataset("sms_spam") / "sms_spam_train.tsv.gz"
-    with gzip.open(source, "rt", encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t"))[1:]
-    kinds = {
-        "ham": [r[1] for r in rows if r[2] != "spam"],
-        "spam": [r[1] for r in rows if r[2] == "spam"],
-    }
-    count = min(map(len, kinds.values()))
-    rng = np.random.default_rng(0)
-    train, heldout = [], []
-    for answer, texts in kinds.items():
-        lines = [
-            json.dumps({"prompt": texts[i], "response": answer})
-            for i in rng.permutation(len(texts))[:count]
-        ]
-        heldout += lines[:_HELDOUT]
-        train += lines[_HELDOUT:]
+    """Writes (train.jsonl, heldout.jsonl) of words drawn once from the dictionary."""
+    with gzip.open(find_dataset("cmudict") / "cmudict.gz", "rt", encoding="ascii") as file:
+        entries = [line.split(maxsplit=2) for line in file]
+    words = [(w.lower(), p.strip()) for w, n, p in entries if n == "1" and w.isalpha()]
+    order = np.random.default_rng(0).permutation(len(words))[: _WORDS + _HELDOUT]
+    lines = [json.dumps({"prompt": words[i][0], "response": words[i][1]}) for i in order]
     paths = folder / "train.jsonl", folder / "heldout.jsonl"
-    for path, lines in zip(paths, (train, heldout), strict=True):
-        files.write_text(path, "".join(f"{line}\n" for line in lines))
+    for path, part in zip(paths, (lines[_HELDOUT:], lines[:_HELDOUT]), strict=True):
+        files.write_text(path, "".join(f"{line}\n" for line in part))
     return paths
 
 
@@ -86,6 +69,7 @@ def run_config(task: str, method: str, values: flags.FlagValues) -> experiment.R
         config = chat.get_config(method)
         train, heldout = make_conversations(pathlib.Path(values.workdir))
         config.data.train, config.data.heldout = (str(train),), (str(heldout),)
+        config.data.context = 64 if method == "state" else 128
     else:
         config = state_tuning.get_config() if method == "state" else lora.get_config(method)
     config.finetune.base, config.train.steps = values.base, values.steps
@@ -94,42 +78,6 @@ def run_config(task: str, method: str, values: flags.FlagValues) -> experiment.R
         block, key = place.split(".")
         config[block][key] = float(number)
     return experiment.build_config(config)
-
-
-@jax.jit
-def _gather(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-    log_p = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
-    picked = jnp.take_along_axis(log_p, tokens[:, 1:, None], axis=-1)[..., 0]
-    return (picked * mask).sum(axis=1)
-
-
-def accuracy(
-    cfg: Any, params: Any, state: Any, path: str, tokenizer: Tokenizer, width: int
-) -> float:
-    """Share of conversations whose given answer is more likely than the other one."""
-    lines = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
-    apply = jax.jit(lambda p, t, s: model.apply(p, cfg, t, s)[0])
-    right = []
-    for start in range(0, len(lines), 20):
-        scores = []
-        for answer in ANSWERS:
-            pairs = [
-                encode([("User", line["prompt"]), ("Assistant", answer)], tokenizer)
-                for line in lines[start : start + 20]
-            ]
-            tokens, mask = np.zeros((20, width), np.int32), np.zeros((20, width - 1), np.float32)
-            for row, pair in enumerate(pairs):
-                # The end of a long message is what the answer follows.
-                ids, target = pair.tokens[-width:], pair.target[-width:]
-                tokens[row, : len(ids)], mask[row, : len(ids) - 1] = ids, target[1:]
-            first = jax.tree.map(lambda x: jnp.repeat(x, 20, axis=1), state)
-            scores.append(_gather(apply(params, tokens, first), tokens, mask))
-        chosen = np.argmax(np.stack(scores), axis=0)[: len(lines[start : start + 20])]
-        right += [
-            ANSWERS[c] == line["response"]
-            for c, line in zip(chosen, lines[start : start + 20], strict=True)
-        ]
-    return float(np.mean(right))
 
 
 def measure(task: str, method: str, values: flags.FlagValues) -> list[dict[str, Any]]:
@@ -141,11 +89,11 @@ def measure(task: str, method: str, values: flags.FlagValues) -> list[dict[str, 
     frozen = params_lib.flatten(trainer.task.frozen) if adapted else ()
     before = {path: np.asarray(x).tobytes() for path, x in frozen}
     record: dict[str, Any] = {"task": task, "method": "base"}
-    records = [{**record, **_quality(task, cfg, trainer, trainer._init_params)}]
+    records = [{**record, **_quality(trainer, trainer._init_params)}]
     start, cpu = time.perf_counter(), time.process_time()
     state = trainer.run()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    record = {"task": task, "method": method, **_quality(task, cfg, trainer, state.params)}
+    record = {"task": task, "method": method, **_quality(trainer, state.params)}
     record["trained"] = params_lib.count(trainer.specs)
     record |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
     if adapted:
@@ -158,35 +106,21 @@ def measure(task: str, method: str, values: flags.FlagValues) -> list[dict[str, 
     return [*records, record]
 
 
-def _quality(task: str, cfg: experiment.RunConfig, trainer: Any, params: Any) -> dict[str, Any]:
-    values = trainer.evaluate(params)
-    result = {"bits_per_byte": round(values["eval/bits_per_byte"], 4)}
-    if task == "chat":
-        state = model.init_state(cfg.model, 1)
-        if isinstance(trainer.task, AdapterTask):
-            params, tuned = trainer.task.assemble(params, trainer.task.frozen, 1)
-            state = tuned or state
-        tokenizer = get_tokenizer(cfg.data.tokenizer)
-        width = cfg.data.context + 1
-        result["accuracy"] = accuracy(
-            cfg.model, params, state, cfg.data.heldout[0], tokenizer, width
-        )
-    return result
+def _quality(trainer: Any, params: Any) -> dict[str, Any]:
+    return {"bits_per_byte": round(trainer.evaluate(params)["eval/bits_per_byte"], 4)}
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table."""
     lines = [
-        "| data | method | trained parameters | file (KiB) | held-out bits per byte | accuracy |"
-        " CPU seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| data | method | trained parameters | file (KiB) | bits per byte | CPU seconds |",
+        "|---|---|---|---|---|---|",
     ]
     for r in results:
         trained = f"{r['trained']:,}" if "trained" in r else "0"
-        right = f"{100 * r['accuracy']:.1f} %" if "accuracy" in r else ""
         lines.append(
             f"| {r['task']} | {r['method']} | {trained} | {r.get('file_kib', '')}"
-            f" | {r['bits_per_byte']:.4f} | {right} | {r.get('cpu_seconds', '')} |"
+            f" | {r['bits_per_byte']:.4f} | {r.get('cpu_seconds', '')} |"
         )
     return "\n".join(lines)
 

@@ -6,8 +6,8 @@
         --config.data.heldout='("heldout.jsonl",)'
 
 The argument is the method: state (default), lora, pissa or full. The form of the JSONL files is
-described in rwkvjax/data/conversations.py; `python -m benchmarks.finetune` makes some of the SMS
-spam collection.
+described in rwkvjax/data/conversations.py; `python -m benchmarks.finetune` makes some of a
+pronouncing dictionary.
 """
 
 from ml_collections import ConfigDict

