@@ -133,7 +133,7 @@ def first_layers(params: Params, cfg: Config, depth: int) -> tuple[Params, Confi
 def embed(
     params: Params,
     cfg: Config,
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int] | np.ndarray],
     how: Pooling | None = None,
     *,
     batch_size: int = 32,
@@ -168,7 +168,9 @@ def embed(
     return result
 
 
-def _checked(index: int, text: Sequence[int], cfg: Config, max_tokens: int) -> np.ndarray:
+def _checked(
+    index: int, text: Sequence[int] | np.ndarray, cfg: Config, max_tokens: int
+) -> np.ndarray:
     array = np.asarray(text)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"text {index}: expected at least one token, got shape {array.shape}")
