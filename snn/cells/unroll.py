@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from core import params as params_lib
 from snn.cells.base import Cell, PyTree
@@ -48,7 +49,8 @@ def check_sequence(cell: Cell, xs: Any) -> None:
     if shape[0] < 1 or shape[1] < 1:
         raise ValueError(f"inputs need at least one time step and one row, got {shape}")
     if not isinstance(xs, jax.core.Tracer) and jnp.issubdtype(dtype, jnp.floating):
-        bad = int(jnp.sum(~jnp.isfinite(xs)))
+        # In NumPy: inside a traced function even the sum of a constant would be traced.
+        bad = int((~np.isfinite(np.asarray(xs, np.float64))).sum())
         if bad:
             raise ValueError(f"inputs must be finite, got {bad} NaN or infinite values in {shape}")
 
