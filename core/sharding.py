@@ -209,10 +209,21 @@ def no_shard(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
 
 
 def make_shard(mesh: Mesh, rules: Rules) -> Shard:
-    """Returns `shard(x, logical_axes)`, which constrains an activation inside jit."""
+    """Returns `shard(x, logical_axes)`, which constrains an activation inside jit.
+
+    Inside `shard_map` the axes that are split by hand have no say: x is one device's part of them.
+    """
 
     def shard(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-        sharding = named_sharding(axes, x.shape, mesh, rules)
-        return jax.lax.with_sharding_constraint(x, sharding)
+        inside = jax.sharding.get_abstract_mesh()
+        manual = frozenset(inside.manual_axes)
+        if not manual:
+            return jax.lax.with_sharding_constraint(x, named_sharding(axes, x.shape, mesh, rules))
+        free = {
+            name: tuple(axis for axis in _names(rule) if axis not in manual) or None
+            for name, rule in rules.items()
+        }
+        spec = partition_spec(axes, x.shape, mesh, free)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(inside, spec))
 
     return shard

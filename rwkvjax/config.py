@@ -36,6 +36,8 @@ class Config:
         matrix products).
       wkv: implementation of the recurrence: "auto", "scan" or "chunked".
       wkv_chunk: chunk length; 0 lets the implementation choose.
+      time_axis: mesh axis over which time is split, inside shard_map only; set by
+        `rwkvjax.context_parallel`, not by users.
     """
 
     version: str = "6"
@@ -57,6 +59,7 @@ class Config:
     remat: str = "none"
     wkv: str = "auto"
     wkv_chunk: int = 0
+    time_axis: str = ""
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:

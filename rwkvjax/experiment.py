@@ -273,6 +273,7 @@ def make_trainer(
     options: dict[str, Any] = {
         "options": cfg.task,
         "shard": sharding.make_shard(mesh, rules),
+        "mesh": mesh,
         "eval_source": heldout,
         "eval_batch_size": cfg.data.eval_batch_size or cfg.train.batch_size,
         "token_bytes": lengths,

@@ -18,6 +18,7 @@ from core.params import Orthogonal, ParamSpec, Values
 from core.sharding import Shard
 from rwkvjax import matrices
 from rwkvjax.config import Config
+from rwkvjax.wkv import time_split
 
 Params = dict
 
@@ -65,21 +66,27 @@ def group_norm(p: Params, y: jax.Array, eps: float) -> jax.Array:
 
 
 def token_shift(
-    x: jax.Array, last: jax.Array, reset: jax.Array | None
+    x: jax.Array, last: jax.Array, reset: jax.Array | None, time_axis: str = ""
 ) -> tuple[jax.Array, jax.Array]:
     """The previous token's value at every position.
 
     Args:
       x: [B, T, D]. last: value before the first position [B, D] float32.
       reset: [B, T] bool or None; a document starts where True, and its predecessor counts as zero.
+      time_axis: mesh axis over which time is split, inside shard_map; then x is this device's
+        stretch, and `last` belongs to the whole sequence.
 
     Returns:
       (x_{t-1} [B, T, D], new last [B, D] in the dtype of `last`).
     """
-    previous = jnp.concatenate([last.astype(x.dtype)[:, None], x[:, :-1]], axis=1)
+    before, after = last.astype(x.dtype), x[:, -1]
+    if time_axis:
+        before = time_split.from_left(after, before, time_axis)
+        after = time_split.of_last(after, time_axis)
+    previous = jnp.concatenate([before[:, None], x[:, :-1]], axis=1)
     if reset is not None:
         previous = jnp.where(reset[..., None], 0, previous)
-    return previous, x[:, -1].astype(last.dtype)
+    return previous, after.astype(last.dtype)
 
 
 def wide(x: jax.Array) -> jax.Array:

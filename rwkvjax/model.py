@@ -24,6 +24,7 @@ from core.params import Orthogonal, ParamSpec, Uniform
 from core.sharding import Shard, no_shard
 from rwkvjax import layers, matrices, rwkv4, rwkv5, rwkv6, rwkv7
 from rwkvjax.config import Config
+from rwkvjax.wkv.common import match_varying
 
 Params = dict
 State = Any  # a NamedTuple of arrays [L, B, ...]; which one depends on the version
@@ -102,11 +103,28 @@ def hidden(
 ) -> tuple[jax.Array, State]:
     """Everything but the output head: tokens [B, T] -> (normed activations [B, T, D], state)."""
     check_inputs(cfg, tokens, state, reset)
+    return run_blocks(params, cfg, embed(params, cfg, tokens), state, reset=reset, shard=shard)
+
+
+def embed(params: Params, cfg: Config, tokens: jax.Array) -> jax.Array:
+    """Token ids [B, T] -> normed embeddings [B, T, D]."""
+    x = matrices.take_rows(params["emb"]["weight"], tokens).astype(jnp.dtype(cfg.dtype))
+    return layers.layer_norm(params["ln0"], x, cfg.layer_norm_eps)
+
+
+def run_blocks(
+    params: Params,
+    cfg: Config,
+    x: jax.Array,
+    state: State,
+    *,
+    reset: jax.Array | None = None,
+    shard: Shard = no_shard,
+) -> tuple[jax.Array, State]:
+    """All blocks and the last norm: embeddings [B, T, D] -> (normed activations, state)."""
     version = _version(cfg)
-    dtype = jnp.dtype(cfg.dtype)
-    x = matrices.take_rows(params["emb"]["weight"], tokens).astype(dtype)
-    x = layers.layer_norm(params["ln0"], x, cfg.layer_norm_eps)
     cross = getattr(version, "init_cross", lambda cfg, x: ())(cfg, x)
+    cross = match_varying(cross, like=x)
 
     def block(carry: Any, inputs: Any) -> Any:
         x, cross = carry
@@ -197,7 +215,9 @@ def check_inputs(
             f" got {shapes(state)}"
         )
     if not isinstance(tokens, jax.core.Tracer):
-        low, high = int(tokens.min()), int(tokens.max())
+        # As NumPy values: inside a traced function even the minimum of a constant would be traced.
+        values = np.asarray(tokens) if getattr(tokens, "is_fully_addressable", True) else tokens
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= cfg.vocab_size:
             raise ValueError(
                 f"token ids must be in 0 ... {cfg.vocab_size - 1}, got {low} ... {high}"

@@ -88,7 +88,7 @@ def time_mix(
     shard: Shard,
 ) -> tuple[jax.Array, State, tuple]:
     """Time mixing of one layer: x [B, T, D], state of this layer -> (out [B, T, D], state)."""
-    previous, att_shift = layers.token_shift(x, state.att_shift, reset)
+    previous, att_shift = layers.token_shift(x, state.att_shift, reset, cfg.time_axis)
     mixed = {name: mix(p[f"time_mix_{name}"], x, previous) for name in "rkv"}
     r = layers.project(mixed["r"], p["receptance"])
     k = layers.project(mixed["k"], p["key"])
@@ -101,6 +101,7 @@ def time_mix(
         wkv.Wkv4State(state.num, state.den, state.max),
         reset=reset,
         impl=cfg.wkv,
+        time_axis=cfg.time_axis,
     )
     out = layers.project(jax.nn.sigmoid(r) * y, p["output"])
     num, den, top = new
@@ -111,7 +112,7 @@ def channel_mix(
     p: Params, cfg: Config, x: jax.Array, state: Any, reset: jax.Array | None, shard: Shard
 ) -> tuple[jax.Array, Any]:
     """Channel mixing of one layer (versions 4 and 5); state needs only `ffn_shift`."""
-    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset)
+    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset, cfg.time_axis)
     k_in = mix(p["time_mix_k"], x, previous)
     r_in = mix(p["time_mix_r"], x, previous)
     return layers.channel_mix(p, k_in, r_in, shard), state._replace(ffn_shift=ffn_shift)

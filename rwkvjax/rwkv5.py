@@ -13,7 +13,7 @@ Dimensions: B batch, T time, D model width, A = H N attention width, H heads, N 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,13 +134,14 @@ def time_mix(
     shard: Shard,
 ) -> tuple[jax.Array, State, tuple]:
     """Time mixing of one layer: x [B, T, D], state of this layer -> (out [B, T, D], state)."""
-    previous, att_shift = layers.token_shift(x, state.att_shift, reset)
+    previous, att_shift = layers.token_shift(x, state.att_shift, reset, cfg.time_axis)
     mixed = lambda name: mix(p[f"time_mix_{name}"], x, previous)
     r = split_heads(cfg, layers.project(mixed("r"), p["receptance"]), shard)
     k = split_heads(cfg, layers.project(mixed("k"), p["key"]), shard)
     v = split_heads(cfg, layers.project(mixed("v"), p["value"]), shard)
     log_w, u = decay_and_bonus(p, cfg)
-    y, new = wkv.wkv5(r, k, v, log_w, u, state.wkv, reset=reset, impl=cfg.wkv, chunk=cfg.chunk)
+    how: dict[str, Any] = {"impl": cfg.wkv, "chunk": cfg.chunk, "time_axis": cfg.time_axis}
+    y, new = wkv.wkv5(r, k, v, log_w, u, state.wkv, reset=reset, **how)
     y = layers.group_norm(p["ln_x"], y, cfg.group_norm_eps)
     if "gate" in p:
         y = y * jax.nn.silu(layers.project(mixed("g"), p["gate"]))

@@ -14,6 +14,8 @@ R rank of the mix, L layers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -96,7 +98,7 @@ def time_mix(
     shard: Shard,
 ) -> tuple[jax.Array, State, tuple]:
     """Time mixing of one layer: x [B, T, D], state of this layer -> (out [B, T, D], state)."""
-    previous, att_shift = layers.token_shift(x, state.att_shift, reset)
+    previous, att_shift = layers.token_shift(x, state.att_shift, reset, cfg.time_axis)
     mixed = ddlerp(p, x, previous)
     r = split_heads(cfg, layers.project(mixed["r"], p["receptance"]), shard)
     k = split_heads(cfg, layers.project(mixed["k"], p["key"]), shard)
@@ -104,7 +106,8 @@ def time_mix(
     gate = jax.nn.silu(layers.project(mixed["g"], p["gate"]))
     log_w = split_heads(cfg, decay(p, mixed["w"]), shard)
     u = p["time_faaaa"].astype(log_w.dtype)
-    y, new = wkv.wkv6(r, k, v, log_w, u, state.wkv, reset=reset, impl=cfg.wkv, chunk=cfg.chunk)
+    how: dict[str, Any] = {"impl": cfg.wkv, "chunk": cfg.chunk, "time_axis": cfg.time_axis}
+    y, new = wkv.wkv6(r, k, v, log_w, u, state.wkv, reset=reset, **how)
     y = layers.group_norm(p["ln_x"], y, cfg.group_norm_eps)
     out = layers.project(y * gate, p["output"])
     return out, state._replace(att_shift=att_shift, wkv=new), cross
@@ -114,7 +117,7 @@ def channel_mix(
     p: Params, cfg: Config, x: jax.Array, state: State, reset: jax.Array | None, shard: Shard
 ) -> tuple[jax.Array, State]:
     """Channel mixing of one layer; version 6 weighs the previous token."""
-    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset)
+    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset, cfg.time_axis)
     delta = previous - x
     k_in = x + delta * p["time_maa_k"].astype(x.dtype)
     r_in = x + delta * p["time_maa_r"].astype(x.dtype)

@@ -17,6 +17,7 @@ attention width, H heads, N head size, L layers.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,7 @@ def time_mix(
     shard: Shard,
 ) -> tuple[jax.Array, State, tuple[jax.Array]]:
     """Time mixing of one layer: x [B, T, D], state of this layer -> (out [B, T, D], state)."""
-    previous, att_shift = layers.token_shift(x, state.att_shift, reset)
+    previous, att_shift = layers.token_shift(x, state.att_shift, reset, cfg.time_axis)
     delta = previous - x
     mixed = {i: x + delta * p[f"x_{i}"].astype(x.dtype) for i in MIXES}
     heads = lambda y: split_heads(cfg, y, shard)  # [B, T, A] -> [B, T, H, N]
@@ -155,9 +156,8 @@ def time_mix(
     k = heads(key * (1 + (a - 1) * p["k_a"].astype(x.dtype)))
 
     log_w = heads(log_decay(p, mixed["w"]))
-    y, new = wkv.wkv7(
-        r, log_w, k, v, kappa, heads(a), state.wkv, reset=reset, impl=cfg.wkv, chunk=cfg.chunk
-    )
+    how: dict[str, Any] = {"impl": cfg.wkv, "chunk": cfg.chunk, "time_axis": cfg.time_axis}
+    y, new = wkv.wkv7(r, log_w, k, v, kappa, heads(a), state.wkv, reset=reset, **how)
     y = layers.group_norm(p["ln_x"], y, cfg.group_norm_eps)
     bonus = (r * k * p["r_k"].astype(x.dtype)).sum(axis=-1, keepdims=True) * v
     out = layers.project((y + bonus.reshape(y.shape)) * gate, p["output"])
@@ -168,7 +168,7 @@ def channel_mix(
     p: Params, cfg: Config, x: jax.Array, state: State, reset: jax.Array | None, shard: Shard
 ) -> tuple[jax.Array, State]:
     """Channel mixing of one layer: W_v relu(W_k x_k)^2."""
-    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset)
+    previous, ffn_shift = layers.token_shift(x, state.ffn_shift, reset, cfg.time_axis)
     k_in = x + (previous - x) * p["x_k"].astype(x.dtype)
     hidden = jnp.square(jax.nn.relu(layers.project(k_in, p["key"])))
     hidden = shard(hidden, ("batch", "time", "mlp"))

@@ -12,49 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from core.sharding import Shard, no_shard
-from rwkvjax import flops, model
+from rwkvjax import context_parallel, flops, losses, model, segments
 from rwkvjax.config import Config
 
 PyTree = Any
-
-
-@jax.custom_vjp
-def l2_wrap(loss: jax.Array, logits: jax.Array, weight: jax.Array) -> jax.Array:
-    """Returns the loss; its gradient also pulls the largest logit of each position towards zero.
-
-    Forward: `loss`. Backward: adds `weight * max_logit` to the gradient of the logits at each
-    position's arg-max, independent of the incoming gradient, as the official trainer does with
-    weight = 1e-4 / (B T): the gradient of half the weighted sum of squared maxima.
-
-    Args:
-      loss: scalar. logits: [B, T, V]. weight: [B, T].
-    """
-    del logits, weight
-    return loss
-
-
-def _l2_wrap_fwd(loss: jax.Array, logits: jax.Array, weight: jax.Array) -> Any:
-    top = jnp.argmax(logits, axis=-1)
-    largest = jnp.take_along_axis(logits, top[..., None], axis=-1)[..., 0]
-    # An empty slice carries the vocabulary size and dtype without keeping the logits alive.
-    return loss, (top, largest * weight, logits[:0], weight)
-
-
-def _l2_wrap_bwd(residuals: Any, g: jax.Array) -> Any:
-    top, pull, empty, weight = residuals
-    hot = jax.nn.one_hot(top, empty.shape[-1], dtype=empty.dtype)
-    return g, hot * pull[..., None].astype(empty.dtype), jnp.zeros_like(weight)
-
-
-l2_wrap.defvjp(_l2_wrap_fwd, _l2_wrap_bwd)
-
-
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Negative log-likelihood in nats: logits [B, T, V], targets [B, T] -> [B, T]."""
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    return log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +31,27 @@ class TaskConfig:
         truncated back-propagation through documents longer than the context. The data source must
         then give consecutive windows in each row.
       stage: 1 from scratch, 2 continued training (changes learning-rate multiples).
+      segment: work through each window in segments of so many tokens with the state carried over
+        (see `rwkvjax.segments`): windows longer than memory; 0 takes the window at once.
+      reach: segments over which the gradient of the state reaches back: 1 truncates at every
+        border, n at every n-th, 0 never (the gradient of the whole window).
+      loss_slice: positions whose logits exist at a time; 0 takes all for a small vocabulary and 128
+        for a large one.
     """
 
     l2_wrap: float = 1e-4
     carry_state: bool = False
     stage: int = 1
+    segment: int = 0
+    reach: int = 0
+    loss_slice: int = 0
+
+    def __post_init__(self) -> None:
+        if self.l2_wrap < 0 or min(self.segment, self.reach, self.loss_slice) < 0:
+            raise ValueError(
+                "expected l2_wrap, segment, reach and loss_slice not to be negative, got"
+                f" {self.l2_wrap=} {self.segment=} {self.reach=} {self.loss_slice=}"
+            )
 
 
 class LanguageModelTask:
@@ -84,6 +64,7 @@ class LanguageModelTask:
         options: TaskConfig | None = None,
         *,
         shard: Shard = no_shard,
+        mesh: Mesh | None = None,
         eval_source: Any = None,
         eval_batch_size: int = 0,
         token_bytes: np.ndarray | None = None,
@@ -93,6 +74,7 @@ class LanguageModelTask:
         context: T, tokens predicted in each window.
         options: see `TaskConfig`.
         shard: sharding constraint for activations.
+        mesh: devices; an axis "sequence" splits time, see `rwkvjax.context_parallel`.
         eval_source: held-out windows, each token predicted once; None for no evaluation.
         eval_batch_size: windows in one evaluation batch.
         token_bytes: length in bytes of each token id [V], for bits per byte; None if every token
@@ -100,7 +82,11 @@ class LanguageModelTask:
         """
         self.cfg, self.context = cfg, context
         self.options = options or TaskConfig()
-        self._shard = shard
+        self._shard, self._mesh = shard, mesh
+        self._time_parts = 1 if mesh is None else context_parallel.devices(mesh)
+        if self.options.segment:
+            # The loop takes a task's own gradients where there are any.
+            self.grads = self._segmented
         self.units = ("tokens", context)
         self.eval_batch_size = eval_batch_size
         if eval_source is not None:
@@ -129,19 +115,25 @@ class LanguageModelTask:
         return flops.train_flops_per_token(self.cfg) * self.context * batch_size
 
     def _losses(
-        self, params: PyTree, state: PyTree, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array, PyTree]:
-        tokens = batch["tokens"]
-        logits, state = model.apply(
-            params,
-            self.cfg,
-            tokens[:, :-1],
-            state or None,
-            reset=batch["reset"][:, :-1],
-            shard=self._shard,
+        self, params: PyTree, state: PyTree, positions: Mapping[str, jax.Array], total: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        """(losses [B, T], state after them); the pull of `l2_wrap` is in their gradient."""
+        tokens, targets = positions["tokens"], positions["targets"]
+        state = state or model.init_state(self.cfg, tokens.shape[0])
+        run = model.hidden
+        if self._mesh is not None and self._time_parts > 1:
+            run = functools.partial(context_parallel.hidden, mesh=self._mesh)
+        reset = positions["reset"]
+        x, state = run(params, self.cfg, tokens, state, reset=reset, shard=self._shard)
+        head = params["head"]["weight"]
+        pull = self.options.l2_wrap * positions["mask"] / total
+        count = losses.slices(
+            tokens.shape[1], self.cfg.vocab_size, self.options.loss_slice, self._time_parts
         )
-        mask = batch["loss_mask"].astype(logits.dtype)
-        return cross_entropy(logits, tokens[:, 1:]), mask, logits, state
+        return (
+            losses.head_losses(x, head, targets, pull, count=count, shard=self._shard),
+            state,
+        )
 
     def loss(
         self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
@@ -156,12 +148,30 @@ class LanguageModelTask:
         self, params: PyTree, state: PyTree, batch: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, PyTree, jax.Array]:
         """(loss, state after the batch, number of predicted tokens)."""
-        losses, mask, logits, state = self._losses(params, state, batch)
-        total = jnp.maximum(mask.sum(), 1.0)
-        loss = (losses * mask).sum() / total
-        if self.options.l2_wrap:
-            loss = l2_wrap(loss, logits, self.options.l2_wrap * mask / total)
-        return loss, state, mask.sum()
+        positions = _positions(batch)
+        weight = positions["mask"].sum()
+        total = jnp.maximum(weight, 1.0)
+        found, state = self._losses(params, state, positions, total)
+        return (found * positions["mask"]).sum() / total, state, weight
+
+    def _segmented(
+        self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> Any:
+        """Loss and gradients of `loss`, segment by segment; see `core.task.Task`."""
+        del key
+        positions = _positions(batch)
+        weight = positions["mask"].sum()
+        total = jnp.maximum(weight, 1.0)
+
+        def one(params: PyTree, state: PyTree, segment: Mapping[str, jax.Array]) -> Any:
+            found, state = self._losses(params, state, segment, total)
+            return (found * segment["mask"]).sum() / total, state
+
+        groups = segments.cut(positions, self.options.segment, self.options.reach)
+        state = carry or model.init_state(self.cfg, batch["tokens"].shape[0])
+        loss, state, grads = segments.value_and_grad(one, params, state, groups)
+        carry = state if self.options.carry_state else ()
+        return (loss, (carry, {"weight": weight})), grads
 
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over one held-out batch."""
@@ -170,11 +180,12 @@ class LanguageModelTask:
     def _sums(
         self, params: PyTree, state: PyTree, batch: Mapping[str, jax.Array]
     ) -> dict[str, jax.Array]:
-        losses, mask, _, _ = self._losses(params, state, batch)
-        mask = mask * batch["valid"][:, None]
-        lengths = jnp.asarray(self._token_bytes)[batch["tokens"][:, 1:]]
+        positions = _positions(batch)
+        found, _ = self._losses(params, state, positions, jnp.ones(()))
+        mask = positions["mask"] * batch["valid"][:, None]
+        lengths = jnp.asarray(self._token_bytes)[positions["targets"]]
         return {
-            "nats": (losses * mask).sum(),
+            "nats": (found * mask).sum(),
             "tokens": mask.sum(),
             "bytes": (lengths * mask).sum(),
         }
@@ -190,8 +201,19 @@ class LanguageModelTask:
         }
 
 
+def _positions(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """A batch of windows of T+1 tokens as arrays over its T predictions, each [B, T]."""
+    tokens = batch["tokens"]
+    return {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "reset": batch["reset"][:, :-1],
+        "mask": batch["loss_mask"].astype(jnp.float32),
+    }
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def score(params: PyTree, cfg: Config, tokens: jax.Array) -> jax.Array:
     """Log-probabilities of each token after the first: tokens [B, T] -> [B, T-1], in nats."""
     logits, _ = model.apply(params, cfg, tokens[:, :-1])
-    return -cross_entropy(logits, tokens[:, 1:])
+    return -losses.cross_entropy(logits, tokens[:, 1:])

@@ -47,8 +47,8 @@ class AdapterTask(LanguageModelTask):
         super().__init__(cfg, context, **kwargs)
         if not how.has_adapter:
             raise ValueError(f"method {how.method!r} trains no adapter")
-        if self.options.carry_state:
-            raise NotImplementedError("adapters are trained without a carried state")
+        if self.options.carry_state or self.options.segment:
+            raise NotImplementedError("adapters are trained without a carried state or segments")
         if how.method == "state" and cfg.version == "4":
             raise NotImplementedError("RWKV-4 has no matrix state to tune; use lora")
         self.how, self.frozen, self.initial = how, base, initial

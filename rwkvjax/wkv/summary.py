@@ -24,6 +24,11 @@ class Wkv6Summary(NamedTuple):
     kv: jax.Array  # [B, H, N, M]
 
 
+def after(summary: Wkv6Summary, state: jax.Array) -> jax.Array:
+    """The state after a stretch from the one before it, both [B, H, N, M]."""
+    return summary.total_decay[..., None] * state + summary.kv
+
+
 def combine(first: Wkv6Summary, second: Wkv6Summary) -> Wkv6Summary:
     """The summary of `first` followed by `second`; associative, so fit for associative_scan."""
     decay, kv = first

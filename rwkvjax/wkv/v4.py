@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import common
+from rwkvjax.wkv import common, time_split
 
 EMPTY = -1e30  # the maximum over no exponent
 SEGMENT = 16  # steps run again per stored state in the backward pass
@@ -109,6 +109,7 @@ def wkv4(
     *,
     reset: jax.Array | None = None,
     impl: str = "auto",
+    time_axis: str = "",
 ) -> tuple[jax.Array, Wkv4State]:
     """RWKV-4 recurrence over a sequence (arXiv 2305.13048, eq. 14 and appendix).
 
@@ -125,6 +126,8 @@ def wkv4(
         pass recomputing segments of 16: same numbers, less memory) or "auto" (= "chunked").
         A step is a few operations per channel, so forms that combine stretches of time in
         parallel do more work than they save on a CPU.
+      time_axis: mesh axis over which time is split, inside `shard_map`: then every device gives its
+        stretch, `state` belongs to the whole sequence and is the same everywhere.
 
     Returns:
       (y [B, T, D] in the dtype of v, state). Everything is computed in float32, or in float64
@@ -139,11 +142,48 @@ def wkv4(
     common.check_choice(impl, None)
     reset = common.check_reset(reset, k.shape[:2])
     dtype, state = check(k, v, log_w, u, Wkv4State(*map(jnp.asarray, state)))
+    if time_axis:
+        stretch = summary(k, v, log_w, reset, impl)
+        state = time_split.state_before(stretch, state, after, time_axis)
+        y, state = wkv4(k, v, log_w, u, state, reset=reset, impl=impl)
+        return y, time_split.of_last(state, time_axis)
     k, v, log_w, u, state, reset = common.match_varying((k, v, log_w, u, state, reset))
     k, log_w, u = (x.astype(dtype) for x in (k, log_w, u))
     segment = None if impl == "scan" else SEGMENT
     y, state = scan_wkv4(k, v.astype(dtype), log_w, u, state, reset, segment)
     return y.astype(v.dtype), state
+
+
+class Summary(NamedTuple):
+    """What a stretch of time does to a state."""
+
+    log_decay: jax.Array  # [B, D], the decay of the sums over the stretch
+    dropped: jax.Array  # [B, D] bool, True if a document starts in it
+    added: Wkv4State  # its own sums
+
+
+def summary(
+    k: jax.Array, v: jax.Array, log_w: jax.Array, reset: jax.Array | None, impl: str
+) -> Summary:
+    """The summary of k, v [B, T, D] with decay log_w [D]."""
+    batch, steps, dim = k.shape
+    empty, none = wkv4_initial_state(batch, dim), jnp.zeros((dim,), log_w.dtype)
+    _, added = wkv4(k, v, log_w, none, empty, reset=reset, impl=impl)
+    dropped = jnp.zeros((batch, 1), bool) if reset is None else reset.any(axis=1, keepdims=True)
+    shape = added.num.shape
+    log_decay = jnp.broadcast_to((steps * log_w).astype(added.num.dtype), shape)
+    return Summary(log_decay, jnp.broadcast_to(dropped, shape), added)
+
+
+def after(stretch: Summary, state: Wkv4State) -> Wkv4State:
+    """The state after a stretch from the one before it."""
+    num, den, top = state
+    top = jnp.where(stretch.dropped, EMPTY, top + stretch.log_decay)
+    num, den = (jnp.where(stretch.dropped, 0, x) for x in (num, den))
+    peak = jnp.maximum(top, stretch.added.max)
+    past, new = jnp.exp(top - peak), jnp.exp(stretch.added.max - peak)
+    added = stretch.added
+    return Wkv4State(past * num + new * added.num, past * den + new * added.den, peak)
 
 
 def scan_wkv4(

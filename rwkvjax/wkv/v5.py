@@ -52,6 +52,7 @@ def wkv5(
     reset: jax.Array | None = None,
     impl: str = "auto",
     chunk: int | None = None,
+    time_axis: str = "",
 ) -> tuple[jax.Array, jax.Array]:
     """RWKV-5 recurrence over a sequence (arXiv 2404.05892, eq. 8 and its recurrent form).
 
@@ -61,4 +62,6 @@ def wkv5(
     r, k, v, log_w, u, state = map(jnp.asarray, (r, k, v, log_w, u, state))
     common.check_sequence("r", r, 4)
     common.check_shape("log_w", log_w, r.shape[2:])
-    return v6.run(r, k, v, log_w, u, state, reset=reset, impl=impl, chunk=chunk)
+    return v6.run(
+        r, k, v, log_w, u, state, reset=reset, impl=impl, chunk=chunk, time_axis=time_axis
+    )

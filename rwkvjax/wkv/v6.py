@@ -12,7 +12,7 @@ Dimensions: B batch, T time, H heads, N key channels, M value channels (M = N in
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import chunked, common, linear
+from rwkvjax.wkv import chunked, common, linear, summary, time_split
 
 SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
@@ -112,6 +112,7 @@ def wkv6(
     reset: jax.Array | None = None,
     impl: str = "auto",
     chunk: int | None = None,
+    time_axis: str = "",
 ) -> tuple[jax.Array, jax.Array]:
     """RWKV-6 recurrence over a sequence (arXiv 2404.05892, eq. 19 and its recurrent form).
 
@@ -126,6 +127,8 @@ def wkv6(
       impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
         decay, reverse-mode derivatives only) or "auto".
       chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
+      time_axis: mesh axis over which time is split, inside `shard_map`: then every device gives its
+        stretch, `state` belongs to the whole sequence and is the same everywhere.
 
     Returns:
       (y [B, T, H, M] in the dtype of v, state [B, H, N, M]). Everything is computed in float32,
@@ -138,7 +141,7 @@ def wkv6(
     r, k, v, log_w, u, state = map(jnp.asarray, (r, k, v, log_w, u, state))
     common.check_sequence("r", r, 4)
     common.check_shape("log_w", log_w, r.shape)
-    return run(r, k, v, log_w, u, state, reset=reset, impl=impl, chunk=chunk)
+    return run(r, k, v, log_w, u, state, reset=reset, impl=impl, chunk=chunk, time_axis=time_axis)
 
 
 def run(
@@ -152,12 +155,19 @@ def run(
     reset: jax.Array | None,
     impl: str,
     chunk: int | None,
+    time_axis: str,
 ) -> tuple[jax.Array, jax.Array]:
     """Checks, casts and dispatches for RWKV-5 (log_w [H, N]) and RWKV-6 (log_w like r)."""
     check(r, k, v, u, state)
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, k, v, log_w)
+    if time_axis:
+        stretch = summary.wkv6_summary(k, v, jnp.broadcast_to(log_w, r.shape), reset=reset)
+        state = state.astype(dtype)
+        state = time_split.state_before(stretch, state, summary.after, time_axis)
+        y, state = run(r, k, v, log_w, u, state, reset=reset, impl=impl, chunk=chunk, time_axis="")
+        return y, time_split.of_last(state, time_axis)
     r, k, v, log_w, u, state, reset = common.match_varying((r, k, v, log_w, u, state, reset))
     if impl == "scan" or (impl == "auto" and r.shape[1] < SHORTEST_CHUNKED):
         r, k, log_w, u, state = (x.astype(dtype) for x in (r, k, log_w, u, state))

@@ -11,10 +11,12 @@ The output reads the state after the update; there is no bonus u inside the recu
 Dimensions: B batch, T time, H heads, N key channels, M value channels (M = N in the models).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import chunked, common, delta
+from rwkvjax.wkv import chunked, common, delta, time_split
 
 SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
@@ -99,6 +101,7 @@ def wkv7(
     reset: jax.Array | None = None,
     impl: str = "auto",
     chunk: int | None = None,
+    time_axis: str = "",
 ) -> tuple[jax.Array, jax.Array]:
     """RWKV-7 recurrence over a sequence (arXiv 2503.14456, eq. 17).
 
@@ -115,6 +118,8 @@ def wkv7(
         decay, reverse-mode derivatives only) or "auto" (chunked; on a CPU only its
         derivative, since the forward pass is faster in steps).
       chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
+      time_axis: mesh axis over which time is split, inside `shard_map`: then every device gives its
+        stretch, `state` belongs to the whole sequence and is the same everywhere.
 
     Returns:
       (y [B, T, H, M] in the dtype of v, state [B, H, M, N]). Everything is computed in float32,
@@ -130,6 +135,13 @@ def wkv7(
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, w_log, k, v, kappa, a)
+    if time_axis:
+        inputs = (r, w_log, k, v, kappa, a)
+        how: dict[str, Any] = {"reset": reset, "impl": impl, "chunk": chunk}
+        stretch = summary(inputs, reset, impl, chunk)
+        state = time_split.state_before(stretch, state.astype(dtype), after, time_axis)
+        y, state = wkv7(*inputs, state, **how)
+        return y, time_split.of_last(state, time_axis)
     r, w_log, k, v, kappa, a, state, reset = common.match_varying(
         (r, w_log, k, v, kappa, a, state, reset)
     )
@@ -142,6 +154,30 @@ def wkv7(
     timed, state = (v, r, w_log, k, kappa, a), jnp.swapaxes(state, -1, -2)
     y, state = chunked.run_sequence(algebra, timed, (), state, reset, chunk, dtype)
     return y, jnp.swapaxes(state, -1, -2)
+
+
+def summary(
+    inputs: tuple[jax.Array, ...], reset: jax.Array | None, impl: str, chunk: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """(transition [B, H, N, N], added [B, H, M, N]): S after = S before @ transition + added.
+
+    Every row of S moves by itself, and only the values tell the rows apart. So one run yields both:
+    M rows that start from zero with the real values, N rows that start from the identity with none.
+    """
+    r, w_log, k, v, kappa, a = inputs
+    batch, _, heads, size = r.shape
+    values = v.shape[-1]
+    padded = jnp.concatenate([v, jnp.zeros_like(k)], axis=-1)
+    start = jnp.concatenate([jnp.zeros((values, size)), jnp.eye(size)]).astype(jnp.float32)
+    start = jnp.broadcast_to(start, (batch, heads, values + size, size))
+    _, end = wkv7(r, w_log, k, padded, kappa, a, start, reset=reset, impl=impl, chunk=chunk)
+    return end[..., values:, :], end[..., :values, :]
+
+
+def after(stretch: tuple[jax.Array, jax.Array], state: jax.Array) -> jax.Array:
+    """The state after a stretch from the one before it, both [B, H, M, N]."""
+    transition, added = stretch
+    return jnp.matmul(state, transition, precision=common.PRECISION) + added
 
 
 def scan_wkv7(

@@ -7,8 +7,9 @@ import pytest
 from core import optim
 from rwkvjax import model
 from rwkvjax.config import Config, get_config
+from rwkvjax.losses import cross_entropy, l2_wrap
 from rwkvjax.optim import group_fn
-from rwkvjax.task import LanguageModelTask, TaskConfig, cross_entropy, l2_wrap, score
+from rwkvjax.task import LanguageModelTask, TaskConfig, score
 
 CFG = Config(
     version="6", vocab_size=11, dim=16, layers=1, head_size=8, mix_rank=2, decay_rank=2, wkv="scan"
