@@ -98,7 +98,11 @@ def raster(
     Args: ys [T, m], targets [T, ...], weights [T], traces: {"input": [T, ...], layer: states}.
     """
     plt = plots.pyplot()
-    hidden = {k: v["y"] for k, v in traces.items() if isinstance(v, dict) and "y" in v}
+    hidden = {
+        name: np.concatenate([states[key] for key in _layer(task, name).sent], axis=-1)
+        for name, states in traces.items()
+        if name != "input"
+    }
     figure, axes = plt.subplots(
         2 + len(hidden),
         1,
@@ -110,12 +114,16 @@ def raster(
     panels = list(axes[:, 0])
     _activity(figure, panels[0], traces["input"], "input", _input_label(task))
     for axis, (name, values) in zip(panels[1:], hidden.items(), strict=False):
-        number = int(name.removeprefix("layer_"))
-        kind = type(task.net.layers[number]).__name__
-        _activity(figure, axis, values, f"hidden layer {number} ({kind})", "unit")
+        kind = type(_layer(task, name)).__name__
+        _activity(figure, axis, values, f"hidden {name} ({kind})", "unit")
     _answers(figure, panels[-1], task, ys, targets, weights)
     panels[-1].set_xlabel("time step")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     plots.save_figure(figure, path)
+
+
+def _layer(task: SequenceTask, name: str) -> Any:
+    return task.net.layers[int(name.removeprefix("layer_"))]
 
 
 def _input_label(task: SequenceTask) -> str:
@@ -132,13 +140,18 @@ def _activity(figure: Any, axis: Any, x: np.ndarray, title: str, label: str) -> 
         axis.plot(x, ".", color="black", markersize=3)
     elif is_binary(x):
         time, unit = np.nonzero(x)
-        axis.plot(time, unit, "|", color="black", markersize=4 if x.shape[1] < 200 else 2)
+        # Few steps: a dash as wide as half a step; many: a tick.
+        marker, size = ("_", min(160 / len(x), 12)) if len(x) <= 60 else ("|", 4)
+        axis.plot(time, unit, marker, color="black", markersize=size, mew=0.7)
         axis.set_ylim(max(unit.min(initial=0) - 5, -1), min(unit.max(initial=0) + 5, x.shape[1]))
         title += f": {x.sum() / max(x.size, 1):.3f} spikes per unit and step"
     else:
         order = np.argsort(x.mean(axis=0)) if title.startswith("hidden") else np.arange(x.shape[1])
+        largest = float(np.abs(x).max())
+        signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+        how = signed if x.min() < 0 else {"cmap": "magma"}
         image = axis.imshow(
-            x[:, order].T, aspect="auto", origin="lower", cmap="magma", interpolation="nearest"
+            x[:, order].T, aspect="auto", origin="lower", interpolation="nearest", **how
         )
         figure.colorbar(image, ax=axis, pad=0.01)
         if title.startswith("hidden"):
@@ -171,15 +184,16 @@ def _answers(
         true = np.take_along_axis(p, targets[:, None].astype(int), axis=1)[:, 0]
         right = p.argmax(axis=1) == targets
         steps = np.arange(len(p))
+        axis.plot(steps, true, color="silver", lw=1)
         axis.plot(steps[asked], true[asked], color="tab:blue", lw=1)
         axis.plot(steps[asked & right], true[asked & right], ".", color="tab:green", label="right")
         wrong = asked & ~right
         axis.plot(steps[wrong], true[wrong], ".", color="tab:red", label="wrong")
         axis.set(ylim=(-0.02, 1.02), ylabel="probability")
         axis.legend(fontsize=8, loc="lower right")
-        title = "probability of the correct answer at each step"
+        title = "probability of the correct answer at each step (dots: asked)"
         if isinstance(task.problem, Digits):
-            title += f" (digit {int(targets[0])})"
+            title += f"; digit {int(targets[0])}"
     axis.set_title(title, fontsize=10, loc="left")
 
 
@@ -200,7 +214,7 @@ def membrane_traces(
         squeeze=False,
     )
     for column, (name, state) in enumerate(traces.items()):
-        layer = task.net.layers[int(name.removeprefix("layer_"))]
+        layer = _layer(task, name)
         potential = state["s"] if "s" in state else state["v"]
         bias = np.broadcast_to(-getattr(layer, "threshold", 0.0), potential.shape[1:])
         if isinstance(layer, cells.Snu):
@@ -226,4 +240,5 @@ def membrane_traces(
         axes[0, column].set_title(f"{name} ({type(layer).__name__})", fontsize=10, loc="left")
         axes[0, column].legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         axes[-1, column].set_xlabel("time step")
+        axes[-1, column].xaxis.get_major_locator().set_params(integer=True)
     plots.save_figure(figure, path)
