@@ -78,8 +78,6 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
     """(application, worker) of the flags; compiles the model's programs."""
     import dataclasses
 
-    import jax.numpy as jnp
-
     from rwkvjax.checkpoints import load_with_meta
     from rwkvjax.generate import tokenizer_for
     from rwkvjax.serving import Engine, FixedAdapters, FolderAdapters, Limits
@@ -90,7 +88,7 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
 
     cfg, params, meta = load_with_meta(values.checkpoint, values.dtype or None)
     if values.dtype:
-        cfg = dataclasses.replace(cfg, dtype=jnp.dtype(values.dtype).name)
+        cfg = dataclasses.replace(cfg, dtype=values.dtype)
     tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
     limits = Limits(values.slots, values.prefill_chunk, int(values.cache_mib * 2**20))
     options = Options(
