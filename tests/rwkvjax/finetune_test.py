@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import rwkvjax
-from core import checkpoint
+from core import checkpoint, cli
 from core import params as params_lib
 from core.config import ConfigError
 from core.datasets import find_dataset
-from rwkvjax import experiment, weights
+from rwkvjax import experiment, merge, weights
 from rwkvjax.finetune import Adapter, load_adapter, lowrank, save_adapter
 from rwkvjax.finetune.adapter import lora_to_official, state_to_official
 from rwkvjax.finetune.run import export
@@ -86,8 +86,8 @@ def test_training_changes_the_adapter_alone(base, method, tmp_path):
         adapter = load_adapter(tmp_path / name, alpha=32.0 if method == "lora" else None)
         assert adapter.kind == ("state" if method == "state" else "lora")
         assert adapter.nbytes < (tmp_path / name).stat().st_size + 40_000
-        for merge in (False, True):
-            params = adapter.apply(stored, untouched, merge=merge)
+        for merged in (False, True):
+            params = adapter.apply(stored, untouched, merge=merged)
             again, _ = rwkvjax.apply(params, stored, TOKENS, adapter.initial_state(stored, 2))
             np.testing.assert_allclose(again, logits, 0, 1e-5)
         assert _bytes(untouched) == _bytes(rwkvjax.load(base / "base.safetensors")[1])
@@ -124,6 +124,34 @@ def test_merging_is_the_official_sum(base, tmp_path):
         if f"{stem}.lora_A" in tensors:
             value = value + 2.0 * tensors[f"{stem}.lora_B"] @ tensors[f"{stem}.lora_A"]
         np.testing.assert_allclose(merged[name], tensors.get(name, value), 0, 1e-5, err_msg=name)
+
+
+def test_the_merging_program(base, tmp_path, capsys):
+    cfg, params = rwkvjax.load(base / "base.safetensors")
+    tree = params_lib.init(lowrank.specs(cfg, 2, ("att",), ("time",)), jax.random.key(0))
+    adapter = Adapter("lora", lora_to_official(cfg, tree), 0.5)
+    states = np.random.RandomState(2).randn(2, 2, 16, 16)
+    tuned = Adapter("state", state_to_official(cfg, states))
+    save_adapter(tmp_path / "lora.safetensors", adapter)
+    save_adapter(tmp_path / "state.safetensors", tuned)
+
+    def run(name, *arguments):
+        values = merge._FLAGS
+        where = (f"--base={base / 'base.safetensors'}", f"--adapter={tmp_path / name}")
+        values(["merge", *where, *arguments])
+        merge.main(values)
+
+    run("lora.safetensors", f"--dst={tmp_path / 'merged.pth'}")
+    _, found = rwkvjax.load(tmp_path / "merged.pth")
+    assert _bytes(found) == _bytes(adapter.apply(cfg, params, merge=True))
+    run("state.safetensors", f"--dst={tmp_path / 'both.pth'}")
+    assert "tuned state" in capsys.readouterr().out
+    opened = weights.open_weights(tmp_path / "both.pth")
+    assert _bytes(weights.from_official(opened.tensors)[1]) == _bytes(params)
+    again = weights.load_tuned_state(tmp_path / "both.pth", cfg)
+    np.testing.assert_array_equal(again.wkv[:, 0], states.astype(np.float32))
+    with pytest.raises(cli.UserError, match="exists already"):
+        run("state.safetensors", f"--dst={tmp_path / 'both.pth'}")
 
 
 @pytest.mark.parametrize("name", ["v5_2", "v6", "v7"])
