@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ METHODS: dict[str, Any] = {
     "snap1": ostl.Snap1,
     "uoro": ostl.Uoro,
     "checkpointed_bptt": ostl.CheckpointedBptt,
-    "truncated_bptt": ostl.TruncatedBptt,
+    "truncated_bptt": functools.partial(ostl.TruncatedBptt, k=20),
 }
 
 

@@ -266,3 +266,16 @@ def test_every_task_trains_through_the_loop(tmp_path, kind):
     assert report["parameters_of_step"] == 30
     for picture in ("loss.png", "raster.png", "membranes.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("method", sorted(sequence.METHODS))
+def test_every_method_goes_through_the_task(method):
+    task = notes_task(method)
+    params = random_params(task.net)
+    (value, _), grads = gradients(task, params)
+    (expected, _), exact = gradients(notes_task(), params)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    # Nothing stateful lies above the readout: its gradient is the same for every method.
+    for name, g in exact["layer_1"].items():
+        np.testing.assert_allclose(grads["layer_1"][name], g, rtol=1e-3, atol=1e-5)
+    assert all(float(jnp.abs(g).max()) > 0 for g in grads["layer_0"].values())
