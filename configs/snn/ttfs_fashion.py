@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fashion-MNIST, fully connected 784-1600-10, trained as a B1 TTFS network.
+"""Fashion-MNIST, 16C5-P-32C5-P-128-10 with batch norm, trained as ReLU, mapped to spikes exactly.
 
 python -m snn.train --config=configs/snn/ttfs_fashion.py --workdir=runs/ttfs_fashion
 
@@ -12,14 +12,30 @@ from configs.snn.ttfs_shared import image_config
 
 
 def get_config() -> ConfigDict:
-    return image_config(
-        "ttfs",
+    config = image_config(
+        "ttfs_relu",
         "fashion_mnist",
-        {"architecture": "mlp", "hidden": (1600,)},
+        {
+            "architecture": "lenet",
+            "channels": (16, 32),
+            "hidden": (128,),
+            "batch_norm": "before",
+        },
         augment={"flip": True},
-        loss={"dropout": 0.4, "activity": 1e-5},
-        steps=10000,
-        batch_size=250,
-        learning_rate=1.5e-3,
-        ema=0.999,
+        loss={
+            "mean": 72.9,
+            "std": 90.0,
+            "low": -1.0,
+            "high": 2.1,
+            "dropout": 0.2,
+            "activity": 2e-6,
+        },
+        steps=4000,
+        batch_size=128,
+        learning_rate=5e-3,
+        eval_every=500,
+        save_every=1000,
+        ema=0.995,
     )
+    config.optimizer.weight_decay = 1e-2
+    return config

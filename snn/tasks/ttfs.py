@@ -10,18 +10,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from core import config as config_lib
 from core import optim
 from core import params as params_lib
-from core.params import Normal, ParamSpec, zeros
 from core.task import Aux, PyTree, TrainConfig
+from snn.tasks.ttfs_params import param_specs
 from snn.ttfs import effects as effects_lib
-from snn.ttfs import fuse, images, relu
+from snn.ttfs import fuse, images, kernels, relu, simulate
 from snn.ttfs import network as net
 
 ARCHITECTURES = ("mlp", "lenet", "vgg")
 INITS = ("he", "glorot", "alpha1_smart")
+KERNELS: dict[str, Any] = {
+    "ramp": lambda tau: kernels.Ramp(),
+    "exponential": kernels.Exponential,
+    "lif1": kernels.Lif1,
+    "lif2": kernels.Lif2,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +40,11 @@ class ModelConfig:
       channels: channels of lenet's convolutions, or of each block of vgg.
       hidden: widths of the dense layers before the read-out.
       classes: outputs.
-      rule: "b1" or "alpha1".
-      init: "he", "glorot", or "alpha1_smart" (draws the effective weights, see `SmartAlpha1`).
+      rule: "b1", "alpha1", or "autonomous" (needs semantics "causal"; see `snn.ttfs.network`).
+      init: "he", "glorot", or "alpha1_smart" (draws the effective weights, see `SmartAlpha1`);
+        autonomous layers have one of their own (`Excitatory`).
+      kernel, tau, threshold: of rule "autonomous": "ramp", "exponential", "lif1" or "lif2".
+      delay: learnable delays of the hidden layers, "", "axonal" or "synaptic".
       batch_norm, conv_dropout: see `relu.vgg`; only for `snn.tasks.relu`, which trains the ReLU
         network; empty for spiking networks, which have none.
     """
@@ -45,6 +55,10 @@ class ModelConfig:
     classes: int = 10
     rule: str = "b1"
     init: str = "he"
+    kernel: str = "ramp"
+    tau: float = 1.0
+    threshold: float = 1.0
+    delay: str = ""
     batch_norm: str = ""
     conv_dropout: tuple[float, ...] = ()
 
@@ -54,8 +68,13 @@ class ModelConfig:
                 f"architecture must be one of {ARCHITECTURES} and init one of {INITS}, got"
                 f" {self.architecture!r} and {self.init!r}"
             )
-        if self.rule not in ("b1", "alpha1"):
-            raise ValueError(f"rule must be b1 or alpha1 for training, got {self.rule!r}")
+        if self.rule not in ("b1", "alpha1", "autonomous"):
+            raise ValueError(f"rule must be b1, alpha1 or autonomous, got {self.rule!r}")
+        if self.kernel not in KERNELS or (self.kernel != "ramp" and self.rule != "autonomous"):
+            raise ValueError(
+                f"kernel must be one of {sorted(KERNELS)}, all but ramp with rule autonomous, got"
+                f" {self.kernel!r} with rule {self.rule!r}"
+            )
         if self.init == "alpha1_smart" and self.rule != "alpha1":
             raise ValueError(f"init alpha1_smart draws weights of rule alpha1, not {self.rule!r}")
         if self.conv_dropout and self.architecture != "vgg":
@@ -103,7 +122,7 @@ class TaskConfig:
     """Loss and spiking behaviour.
 
     Attributes:
-      semantics: "ideal" or "clip"; see `snn.ttfs.network`.
+      semantics: "ideal", "clip" or "causal" (true early crossings, by the causal solver).
       window: initial Delta of every layer.
       growth: gamma of the adaptive windows, Delta <- max(Delta, gamma * largest lead time).
       activity: weight of the sum of the hidden neurons' lead times (L1; mean over the batch), which
@@ -124,8 +143,10 @@ class TaskConfig:
     init_from: str = ""
 
     def __post_init__(self) -> None:
-        if self.semantics not in ("ideal", "clip"):
-            raise ValueError(f"semantics must be ideal or clip for training, got {self.semantics}")
+        if self.semantics not in net.SEMANTICS:
+            raise ValueError(f"semantics must be one of {net.SEMANTICS}, got {self.semantics!r}")
+        if self.semantics == "causal" and (self.dropout or not self.effects.none):
+            raise ValueError("semantics causal has neither dropout nor effects")
         if self.window <= 0 or self.growth < 1:
             raise ValueError(f"window must be positive and growth at least 1: {self}")
         if not 0 <= self.dropout < 1:
@@ -149,51 +170,6 @@ class RunConfig:
 def build_config(values: Any) -> RunConfig:
     """Checks a ConfigDict."""
     return config_lib.build(RunConfig, values)
-
-
-# --- initial values -----------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class SmartAlpha1:
-    """J = w / (1 - sum w) for He-initialised w, so that the effective weight J / S is w.
-
-    Feasible only where sum w < 1; other neurons are scaled down to sum w = cap.
-    """
-
-    scale: float
-    cap: float = 0.9
-
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        w = self.scale * jax.random.normal(key, shape, dtype)
-        total = w.sum(axis=tuple(range(len(shape) - 1)))
-        w = w * jnp.where(total > self.cap, self.cap / jnp.maximum(total, self.cap), 1.0)
-        return w / (1.0 - w.sum(axis=tuple(range(len(shape) - 1))))
-
-
-def param_specs(
-    network: net.Network, init: str = "he", bias_maps: tuple[str, ...] = ()
-) -> dict[str, dict[str, ParamSpec]]:
-    """Specifications of the parameters; `bias_maps`: layers with a bias at each position."""
-    specs: dict[str, dict[str, ParamSpec]] = {}
-    for name, block in net.param_shapes(network).items():
-        specs[name] = {}
-        for key, shape in block.items():
-            if key == "bias":
-                full = network.shape_of(name) if name in bias_maps else shape
-                bias_axes = (None,) * (len(full) - 1) + ("neuron",)
-                specs[name][key] = ParamSpec(full, bias_axes, zeros)
-                continue
-            fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
-            he = math.sqrt(2.0 / fan_in)
-            draw: Any = Normal(he)
-            if init == "glorot":
-                draw = params_lib.Uniform(math.sqrt(6.0 / (fan_in + fan_out)))
-            elif init == "alpha1_smart" and name != network.readout.name:
-                draw = SmartAlpha1(he)
-            axes = (None,) * (len(shape) - 2) + ("neuron_in", "neuron")[-min(len(shape), 2) :]
-            specs[name][key] = ParamSpec(shape, axes, draw)
-    return specs
 
 
 # --- the task -----------------------------------------------------------------------------------
@@ -259,7 +235,7 @@ class TtfsTask:
             return self._with_dropout(params, windows, x, key)
         if not cfg.effects.none:
             return effects_lib.run(network, params, x, windows, cfg.effects, key, cfg.semantics)
-        return net.closed_form(network, params, x, windows, cfg.semantics)
+        return simulate.forward(network, params, x, windows, cfg.semantics)
 
     def _with_dropout(self, params: PyTree, windows: PyTree, x: jax.Array, key: jax.Array) -> Any:
         leads = {net.INPUT: x}
@@ -304,7 +280,10 @@ class TtfsTask:
     def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over the valid rows of a batch, without effects and with windows that never clip."""
         x, valid = self.encode(batch["image"]), batch["valid"]
-        logits, leads = net.closed_form(self.network, params, x)
+        if self.cfg.semantics == "causal":
+            logits, leads = simulate.causal(self.network, params, x, self.init_carry(0))
+        else:
+            logits, leads = net.closed_form(self.network, params, x)
         spikes, neurons = spike_counts(self.network, leads)
         log_p = jax.nn.log_softmax(logits)
         nll = -jnp.take_along_axis(log_p, batch["label"][:, None], axis=1)[:, 0]
@@ -350,4 +329,28 @@ def build_network(cfg: ModelConfig, input_shape: tuple[int, ...]) -> net.Network
             "config.model.conv_dropout is for task ttfs_relu; a spiking network has"
             " config.loss.dropout"
         )
-    return fuse.structure(cfg.layers(), input_shape).with_rule(cfg.rule)
+    network = fuse.structure(cfg.layers(), input_shape)
+    options = {
+        "rule": cfg.rule,
+        "kernel": KERNELS[cfg.kernel](cfg.tau),
+        "threshold": cfg.threshold,
+    }
+
+    def change(node: net.Node) -> net.Node:
+        if isinstance(node, net.Pool) or not node.spiking:
+            return node
+        edges = tuple(dataclasses.replace(e, delay=cfg.delay) for e in node.edges)
+        return dataclasses.replace(node, edges=edges, **options)
+
+    return dataclasses.replace(network, nodes=tuple(change(n) for n in network.nodes))
+
+
+def make_optimizer(cfg: RunConfig, specs: PyTree) -> optax.GradientTransformation:
+    """AdamW; weights decay, delays do not, and they stay non-negative."""
+    is_delay = lambda path: path.split("/")[-1].startswith("delay")
+    group = lambda path, shape: optim.Group(decay=len(shape) >= 2 and not is_delay(path))
+    step = optim.adamw(cfg.optimizer, specs, cfg.train.steps, group)
+    delays = params_lib.map_with_path(lambda path, _: is_delay(path), specs)
+    if not any(jax.tree.leaves(delays)):
+        return step
+    return optax.chain(step, optax.masked(optax.keep_params_nonnegative(), delays))

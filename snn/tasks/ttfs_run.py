@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import config as config_lib
-from core import files, optim, plots
+from core import files, plots
 from core import params as params_lib
 from core.loop import Trainer
 from snn.tasks import selection
 from snn.tasks import ttfs as task_lib
-from snn.ttfs import accounting, images, store, windows
+from snn.ttfs import accounting, images, simulate, store, windows
 from snn.ttfs import network as net
 
 ZETA = 0.5
@@ -70,7 +70,7 @@ def make_trainer(
     )
     trainer = Trainer(
         task,
-        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
+        task_lib.make_optimizer(cfg, task.param_specs()),
         train,
         cfg.train,
         workdir,
@@ -99,8 +99,12 @@ def finish(
 ) -> None:
     """Writes model.safetensors (windows trimmed to the training data), report.json, loss.png."""
     network: net.Network = trainer.task.network  # type: ignore[attr-defined]
-    n = min(len(data.train), 10_000)
-    deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.coding), ZETA)
+    if autonomous(network):  # their windows are part of the model
+        fixed = trainer.task.init_carry(0)
+        deltas = {k: float(v) for k, v in fixed.items()}
+    else:
+        n = min(len(data.train), 10_000)
+        deltas = windows.from_data(network, params, lead_batches(data.train[:n], data.coding), ZETA)
     extra = {"black": data.black, "white": data.white, "data": cfg.data.name}
     store.save(out / "model.safetensors", network, params, deltas, extra)
     result: dict[str, Any] = {"seed": cfg.train.seed, **chosen}
@@ -147,6 +151,11 @@ def draw(
         pictures.voltages(network, params, x[0], deltas, first, out / "voltages.png")
 
 
+def autonomous(network: net.Network) -> bool:
+    """True if a layer has no closed form, so that only causal semantics applies."""
+    return any(layer.autonomous for layer in network.hidden)
+
+
 def predictions(
     network: net.Network,
     params: net.Params,
@@ -154,11 +163,11 @@ def predictions(
     pixels: np.ndarray,
     coding: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with windows ("clip") and without ("ideal")."""
+    """Labels with windows ("clip") and without ("ideal"); both causal for autonomous layers."""
+    kinds = ("causal", "causal") if autonomous(network) else ("clip", "ideal")
     run = jax.jit(
-        lambda p, x: (
-            net.closed_form(network, p, x, deltas, "clip")[0].argmax(-1),
-            net.closed_form(network, p, x)[0].argmax(-1),
+        lambda p, x: tuple(
+            simulate.forward(network, p, x, deltas, kind)[0].argmax(-1) for kind in kinds
         )
     )
     pairs = [jax.device_get(run(params, x)) for x in lead_batches(pixels, coding)]
@@ -183,15 +192,19 @@ def report(
       certify: so many of the images are certified.
     """
     clipped, ideal = predictions(network, params, deltas, pixels, coding)
-    cost = accounting.count(network, params, lead_batches(pixels, coding), deltas)
-    batches = lead_batches(pixels[:certify], coding, 100)
-    certificates = windows.certify_batches(network, params, batches, deltas)
+    semantics = "causal" if autonomous(network) else "clip"
+    cost = accounting.count(network, params, lead_batches(pixels, coding), deltas, semantics)
+    certified: Any = "none: autonomous layers have no closed form"
+    if semantics == "clip":
+        batches = lead_batches(pixels[:certify], coding, 100)
+        certificates = windows.certify_batches(network, params, batches, deltas)
+        certified = windows.summary(certificates, min(certify, len(labels)))
     return {
         "test_examples": len(labels),
         "accuracy": float((clipped == labels).mean()),
         "accuracy_without_windows": float((ideal == labels).mean()),
         "same_label_fraction": float((ideal == clipped).mean()),
         "windows": {k: float(v) for k, v in deltas.items()},
-        "certificates": windows.summary(certificates, min(certify, len(labels))),
+        "certificates": certified,
         **dataclasses.asdict(cost),
     }

@@ -78,10 +78,7 @@ def count(
     forced = {n.name for n in network.hidden if n.forced}
 
     def sums(p: net.Params, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
-        if semantics == "causal":
-            _, leads = simulate.causal(network, p, x, deltas)
-        else:
-            _, leads = net.closed_form(network, p, x, deltas, semantics)
+        _, leads = simulate.forward(network, p, x, deltas, semantics)
         fired = {k: jnp.ones(v.shape, bool) if k in forced else v > 0 for k, v in leads.items()}
         operations = sum((f * fans[k]).sum() for k, f in fired.items())
         return {k: f.sum() for k, f in fired.items()}, jnp.asarray(operations)

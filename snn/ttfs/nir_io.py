@@ -3,8 +3,8 @@
 
 NIR has neither a change of regime nor max pooling, but the B1 network can be written exactly in
 its primitives (rule "b1_forced"): `Linear(W)` or `Conv2d` gives the synaptic jumps, `I` integrates
-them to currents (a constant alpha_i = 1 - sum_j W_ij is added to each, kept in the metadata), and
-`IF` integrates the current to its threshold
+them to currents (a constant alpha_i = 1 - sum_j W_ij is added to each, kept in the metadata; j runs
+over real inputs, not over padding), and `IF` integrates the current to its threshold
 
     theta_i = Delta + alpha_i Delta_prev - b_i
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from snn.ttfs import network as net
 from snn.ttfs import store, windows
+from snn.ttfs.fuse import conv_map
 
 FORMAT = "ttfs-b1-1"
 
@@ -82,6 +83,14 @@ def _full(value: Any, layer: net.Layer) -> np.ndarray:
     return np.ascontiguousarray(full.transpose(2, 0, 1) if full.ndim == 3 else full)
 
 
+def _drives(layer: net.Layer, weight: np.ndarray, source: net.Shape) -> np.ndarray:
+    """1 - sum of the weights of each neuron's inputs, of which a padded border has fewer."""
+    op = layer.edges[0].op
+    if isinstance(op, net.Conv):
+        return 1.0 - conv_map(np.ones(source), weight, op)
+    return 1.0 - weight.sum(axis=0)
+
+
 def _add_layer(
     nir: Any,
     network: net.Network,
@@ -93,8 +102,7 @@ def _add_layer(
 ) -> None:
     edge, weight = layer.edges[0], np.asarray(block["weight"], np.float64)
     source = "input" if edge.source == net.INPUT else f"{edge.source}_if"
-    shape = network.shape_of(edge.source)
-    op = edge.op
+    shape, op = network.shape_of(edge.source), edge.op
     if isinstance(op, net.Conv):
         pads = tuple(a for a, _ in op.padding)
         if any(a != b for a, b in op.padding):
@@ -118,6 +126,7 @@ def _add_layer(
             source = name
             order = np.arange(weight.shape[0]).reshape(shape)  # NIR flattens channels first
             weight = weight[order.transpose(2, 0, 1).ravel()]
+            shape = weight.shape[:1]
         nodes[f"{layer.name}_w"] = nir.Linear(weight=np.ascontiguousarray(weight.T))
     edges.append((source, f"{layer.name}_w"))
     nodes[f"{layer.name}_i"] = nir.I(r=_full(1.0, layer))
@@ -127,7 +136,7 @@ def _add_layer(
             "bias": json.dumps(_full(block["bias"], layer).tolist())
         }
         return
-    alpha = 1.0 - np.asarray(net.weight_sums(layer, block), np.float64)
+    alpha = _drives(layer, weight, shape)
     previous = float(windows.previous_window(network, deltas, layer.name))
     theta = deltas[layer.name] + alpha * previous - np.asarray(block["bias"], np.float64)
     nodes[f"{layer.name}_i"].metadata = {"drive": json.dumps(_full(alpha, layer).tolist())}
@@ -195,10 +204,13 @@ def _read_layer(
             weight = restored
     last = lambda x: x.transpose(1, 2, 0) if x.ndim == 3 else x
     if layer.spiking:
-        alpha = 1.0 - weight.sum(axis=tuple(range(weight.ndim - 1)))
+        alpha = _drives(layer, weight, shape)
         theta = last(np.asarray(nodes[f"{layer.name}_if"].v_threshold, np.float64))
         previous = windows.previous_window(network, deltas, layer.name)
         bias = deltas[layer.name] + alpha * previous - theta
+        mean = bias.reshape(-1, bias.shape[-1]).mean(axis=0)
+        if np.abs(bias - mean).max() <= 1e-12 * max(1.0, np.abs(theta).max()):
+            bias = mean  # one for all positions, but for rounding
     else:
         bias = last(np.asarray(json.loads(nodes[f"{layer.name}_i"].metadata["bias"]), np.float64))
     return {"weight": weight, "bias": bias}

@@ -124,6 +124,19 @@ def causal(
     return net.drive(readout, params[readout.name], leads), leads
 
 
+def forward(
+    network: net.Network,
+    params: net.Params,
+    x: jax.Array,
+    deltas: Mapping[str, Any],
+    semantics: str,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Logits and lead times by any semantics, without checks; differentiable, jit-able."""
+    if semantics == "causal":
+        return causal(network, params, x, deltas)
+    return net.closed_form(network, params, x, deltas, semantics)
+
+
 _causal = jax.jit(causal, static_argnums=0)
 _closed = jax.jit(net.closed_form, static_argnums=(0, 4))
 

@@ -281,9 +281,9 @@ def test_convert_writes_a_certified_network(tmp_path):
 # --- NIR ----------------------------------------------------------------------------------------
 
 
-def nir_case(conv=True):
+def nir_case():
     layers: tuple = (relu.Conv(3, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))), relu.Relu())
-    layers = (*(layers if conv else ()), relu.Flatten(), relu.Dense(6), relu.Relu(), relu.Dense(4))
+    layers = (*layers, relu.Flatten(), relu.Dense(6), relu.Relu(), relu.Dense(4))
     shape = (5, 5, 2)
     params = random_params(layers, shape)
     x = np.random.default_rng(0).uniform(size=(4, *shape))
@@ -305,22 +305,36 @@ def test_nir_primitives_compute_the_network(float64):
     nir = pytest.importorskip("nir")
     import json
 
-    expected, mapped, x = nir_case(conv=False)
+    expected, mapped, x = nir_case()
     graph = nir_io.to_graph(mapped.network, mapped.params, mapped.windows)
     kinds = {type(n) for n in graph.nodes.values()}
-    assert kinds == {nir.Input, nir.Flatten, nir.Linear, nir.I, nir.IF, nir.Output}
-    delta = mapped.windows["layer_0"]
-    for row, logits in zip(x, expected, strict=True):
-        times = (1.0 - row).transpose(2, 0, 1).ravel()  # channels first, every input spikes
-        weight = graph.nodes["layer_0_w"].weight
-        drive = np.array(json.loads(graph.nodes["layer_0_i"].metadata["drive"]))
-        theta = graph.nodes["layer_0_if"].v_threshold
-        # V(t) = drive t + sum W (t - t_j): all inputs are in at t = 1, the slope is then 1.
-        at_1 = drive + weight @ (1.0 - times)
-        spikes = np.minimum(1.0 + theta - at_1, 1.0 + delta)
-        bias = np.array(json.loads(graph.nodes["readout_i"].metadata["bias"]))
-        found = bias + graph.nodes["readout_w"].weight @ (1.0 + delta - spikes)
-        np.testing.assert_allclose(found, logits, atol=1e-10)
+    parts = {nir.Conv2d, nir.Flatten, nir.Linear, nir.I, nir.IF}
+    assert kinds == {nir.Input, *parts, nir.Output}
+
+    def potential(node, since):
+        """What spikes that came `since` ago have added: the node's linear map of ramps."""
+        if isinstance(node, nir.Linear):
+            return since @ node.weight.T
+        assert node.stride == (2, 2) and node.padding == (1, 1)
+        image, kernel = jnp.asarray(since), jnp.asarray(node.weight)
+        return np.asarray(jax.lax.conv(image, kernel, node.stride, "SAME"))
+
+    # Channels first; every input and every hidden neuron spikes, at the latest at its t_max.
+    since, length = x.transpose(0, 3, 1, 2), 1.0  # lead times at t_min, window before
+    for name in ("layer_0", "layer_1"):
+        drive = np.array(json.loads(graph.nodes[f"{name}_i"].metadata["drive"]))
+        theta, window = graph.nodes[f"{name}_if"].v_threshold, mapped.windows[name]
+        at_min = drive * length + potential(graph.nodes[f"{name}_w"], since)
+        # With all inputs in, the slope is drive + sum W = 1 at every position.
+        ones = potential(graph.nodes[f"{name}_w"], np.ones_like(since[:1]))
+        np.testing.assert_allclose(drive + ones[0], 1.0, atol=1e-12)
+        since = np.maximum(window - np.maximum(theta - at_min, 0.0), 0.0)
+        length = window
+        if name == "layer_0":
+            since = since.reshape(len(x), -1)
+    bias = np.array(json.loads(graph.nodes["readout_i"].metadata["bias"]))
+    logits = bias + potential(graph.nodes["readout_w"], since)
+    np.testing.assert_allclose(logits, expected, atol=1e-10)
 
 
 def test_nir_limits_are_explained():
