@@ -10,19 +10,13 @@ from core import params as params_lib
 from snn import convert
 from snn.ttfs import accounting, fuse, importers, mapping, nir_io, pictures, relu, store
 from snn.ttfs import network as net
-from tests.snn.ttfs_nets import NETS, random_params
+from tests.snn.ttfs_nets import NETS, mapped_logits, onnx_model, random_params
 
 
 @pytest.fixture
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-def mapped_logits(imported, x):
-    layers, params, shape = imported
-    network, b1 = fuse.fuse(layers, params, shape)
-    return net.closed_form(network, b1, x)[0]
 
 
 # --- Flax ---------------------------------------------------------------------------------------
@@ -82,155 +76,6 @@ def test_linen_modules(float64):
         importers.from_flax([nn.Dense(5)], (6,))
 
 
-# --- ONNX ---------------------------------------------------------------------------------------
-
-
-def onnx_model(path, rng):
-    """Conv, BN, Relu, residual, MaxPool, Flatten, Gemm, MatMul + Add, in float64."""
-    onnx = pytest.importorskip("onnx")
-    h, n = onnx.helper, onnx.numpy_helper
-    values = {
-        "w1": rng.normal(size=(4, 2, 3, 3)),
-        "b1": rng.normal(size=4),
-        "s": rng.normal(size=4),
-        "o": rng.normal(size=4),
-        "m": rng.normal(size=4),
-        "v": rng.uniform(0.5, 2, size=4),
-        "w2": rng.normal(size=(4, 2, 3, 3)) * 0.3,
-        "w3": rng.normal(size=(8, 4 * 3 * 2)),
-        "b3": rng.normal(size=8),
-        "w4": rng.normal(size=(8, 5)),
-        "b4": rng.normal(size=5),
-    }
-    same = {"pads": [1, 1, 1, 1]}
-    nodes = [
-        h.make_node("Conv", ["x", "w1", "b1"], ["c1"], **same),
-        h.make_node("BatchNormalization", ["c1", "s", "o", "m", "v"], ["n1"], epsilon=1e-3),
-        h.make_node("Relu", ["n1"], ["r1"]),
-        h.make_node("Conv", ["r1", "w2"], ["c2"], group=2, **same),
-        h.make_node("Add", ["c2", "r1"], ["a"]),
-        h.make_node("Relu", ["a"], ["r2"]),
-        h.make_node("MaxPool", ["r2"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        h.make_node("Flatten", ["p"], ["f"]),
-        h.make_node("Gemm", ["f", "w3", "b3"], ["g"], transB=1),
-        h.make_node("Relu", ["g"], ["r3"]),
-        h.make_node("MatMul", ["r3", "w4"], ["mm"]),
-        h.make_node("Add", ["mm", "b4"], ["y"]),
-    ]
-    kind = onnx.TensorProto.DOUBLE
-    graph = h.make_graph(
-        nodes,
-        "net",
-        [h.make_tensor_value_info("x", kind, ["batch", 2, 6, 4])],
-        [h.make_tensor_value_info("y", kind, ["batch", 5])],
-        [n.from_array(v, k) for k, v in values.items()],
-    )
-    opset = [h.make_opsetid("", 17)]
-    model = h.make_model(graph, opset_imports=opset, ir_version=8)
-    onnx.save(model, str(path))
-    return model
-
-
-def test_onnx_equals_the_reference_evaluator(tmp_path, float64):
-    rng = np.random.default_rng(0)
-    model = onnx_model(tmp_path / "net.onnx", rng)
-    from onnx.reference import ReferenceEvaluator
-
-    from snn.ttfs import onnx_import
-
-    x = rng.uniform(size=(3, 6, 4, 2))
-    expected = ReferenceEvaluator(model).run(None, {"x": x.transpose(0, 3, 1, 2)})[0]
-    imported = onnx_import.from_onnx(tmp_path / "net.onnx")
-    np.testing.assert_allclose(relu.apply(imported[0], imported[1], x), expected, atol=1e-10)
-    np.testing.assert_allclose(mapped_logits(imported, x), expected, atol=1e-10)
-
-
-def test_onnx_errors_name_the_node(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    from snn.ttfs import onnx_import
-
-    h = onnx.helper
-    info = lambda name: h.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["b", 4])
-    node = h.make_node("Sigmoid", ["x"], ["y"], name="gate")
-    model = h.make_model(
-        h.make_graph([node], "net", [info("x")], [info("y")]),
-        opset_imports=[h.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    onnx.save(model, str(tmp_path / "s.onnx"))
-    with pytest.raises(ValueError, match="'gate' .Sigmoid.: unsupported"):
-        onnx_import.from_onnx(tmp_path / "s.onnx")
-    (tmp_path / "bad.onnx").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="not a valid ONNX"):
-        onnx_import.from_onnx(tmp_path / "bad.onnx")
-    with pytest.raises(FileNotFoundError):
-        onnx_import.from_onnx(tmp_path / "none.onnx")
-
-
-def flattening_model(path, node, shape=None):
-    """[b, 2, 3, 4] images through `node` and a matrix product."""
-    onnx = pytest.importorskip("onnx")
-    h, n = onnx.helper, onnx.numpy_helper
-    kind = onnx.TensorProto.DOUBLE
-    values = {"w": np.random.default_rng(0).normal(size=(24, 5))}
-    if shape is not None:
-        values["shape"] = np.array(shape, np.int64)
-    graph = h.make_graph(
-        [node, h.make_node("MatMul", ["f", "w"], ["y"])],
-        "net",
-        [h.make_tensor_value_info("x", kind, ["batch", 2, 3, 4])],
-        [h.make_tensor_value_info("y", kind, ["rows", "columns"])],
-        [n.from_array(v, k) for k, v in values.items()],
-    )
-    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(path))
-    return model
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [("Flatten", 1), ("Flatten", -3), ("Reshape", (-1, 24)), ("Reshape", (0, -1))],
-)
-def test_onnx_flattening_equals_the_reference_evaluator(tmp_path, float64, kind, value):
-    onnx = pytest.importorskip("onnx")
-    from onnx.reference import ReferenceEvaluator
-
-    from snn.ttfs import onnx_import
-
-    make = onnx.helper.make_node
-    if kind == "Flatten":
-        model = flattening_model(tmp_path / "m.onnx", make(kind, ["x"], ["f"], axis=value))
-    else:
-        model = flattening_model(tmp_path / "m.onnx", make(kind, ["x", "shape"], ["f"]), value)
-    x = np.random.default_rng(1).uniform(size=(3, 3, 4, 2))
-    expected = ReferenceEvaluator(model).run(None, {"x": x.transpose(0, 3, 1, 2)})[0]
-    layers, params, _ = onnx_import.from_onnx(tmp_path / "m.onnx")
-    np.testing.assert_allclose(relu.apply(layers, params, x), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "words"),
-    [
-        ("Flatten", 2, "'f' .Flatten.: axis 2 of 4 axes"),
-        ("Flatten", 0, "'f' .Flatten.: axis 0 of 4 axes"),
-        ("Reshape", (-1, 12), r"'f' .Reshape.: reshapes to \[-1, 12\]; only .*24"),
-        ("Reshape", (0, 2, 12), "only flattening"),
-        ("Reshape", (3, 24), "only flattening"),
-    ],
-)
-def test_onnx_reshapes_that_do_not_flatten_are_refused(tmp_path, kind, value, words):
-    onnx = pytest.importorskip("onnx")
-    from snn.ttfs import onnx_import
-
-    make = onnx.helper.make_node
-    if kind == "Flatten":
-        flattening_model(tmp_path / "m.onnx", make(kind, ["x"], ["f"], axis=value))
-    else:
-        flattening_model(tmp_path / "m.onnx", make(kind, ["x", "shape"], ["f"]), value)
-    with pytest.raises(ValueError, match=words):
-        onnx_import.from_onnx(tmp_path / "m.onnx")
-
-
 # --- safetensors, conversion --------------------------------------------------------------------
 
 
@@ -272,6 +117,14 @@ def test_convert_writes_a_certified_network(tmp_path):
     assert any("largest difference of logits" in line for line in lines)
     network, params, deltas, extra = store.load(tmp_path / "out.safetensors")
     assert extra["input_range"] == [0.0, 255.0] and len(deltas) == len(network.hidden)
+    small = {"input_range": (0.0, 255.0), "windows_from": "quantile", "zeta": -0.5}
+    with pytest.raises(ValueError, match="layer 'layer_0' .rule 'b1'.*--windows=certified"):
+        convert.convert(tmp_path / "net.onnx", tmp_path / "x.npy", tmp_path / "o", **small)
+    assert not (tmp_path / "o").exists()
+    lines = convert.convert(
+        tmp_path / "net.onnx", tmp_path / "x.npy", tmp_path / "o", clip=True, **small
+    )
+    assert any("too small" in line for line in lines)
     with pytest.raises(ValueError, match="pixel range"):
         convert.convert(
             tmp_path / "net.onnx", tmp_path / "x.npy", tmp_path / "o", input_range=(0.0, 1.0)

@@ -118,6 +118,9 @@ def test_counter_example_of_late_inhibition():
     np.testing.assert_allclose(times, [[0.48]], atol=1e-12)
     solver = simulate.run(network, params, x, {"layer_0": 2.4}, "causal", "solver")
     np.testing.assert_allclose(solver.leads["layer_0"], early.leads["layer_0"], atol=1e-12)
+    with pytest.raises(ValueError, match="layer 'layer_0' .rule 'b1'.: window 2.4, needed 2.5"):
+        simulate.run(network, params, x, {"layer_0": 2.4}, "ideal")
+    assert simulate.run(network, params, x, {"layer_0": 2.6}, "ideal").leads["layer_0"] == 0
     closed = simulate.run(network, params, x, {"layer_0": 2.4}, "clip")
     assert closed.leads["layer_0"] == 0 and closed.early_fraction["layer_0"] == 0
     assert windows.certify(network, params, x, {"layer_0": 2.6})[0].holds
