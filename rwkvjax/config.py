@@ -34,7 +34,8 @@ class Config:
       dtype: dtype of activations and matrix products; states and decays are always float32.
       remat: what the backward pass recomputes in each block: "none", "full", or "dots" (keeps
         matrix products).
-      wkv: implementation of the recurrence: "auto", "scan" or "chunked".
+      wkv: implementation of the recurrence: "auto", "scan", "chunked", or "pallas" (versions 5 and
+        6; see `rwkvjax.wkv.pallas`).
       wkv_chunk: chunk length; 0 lets the implementation choose.
       time_axis: mesh axis over which time is split, inside shard_map only; set by
         `rwkvjax.context_parallel`, not by users.
@@ -77,8 +78,10 @@ class Config:
             )
         if self.remat not in ("none", "full", "dots"):
             raise ValueError(f"remat must be none, full or dots, got {self.remat!r}")
-        if self.wkv not in ("auto", "scan", "chunked"):
-            raise ValueError(f"wkv must be auto, scan or chunked, got {self.wkv!r}")
+        if self.wkv not in ("auto", "scan", "chunked", "pallas"):
+            raise ValueError(f"wkv must be auto, scan, chunked or pallas, got {self.wkv!r}")
+        if self.wkv == "pallas" and self.version[0] not in "56":
+            raise ValueError(f"Pallas kernels exist for versions 5 and 6, got {self.version!r}")
         if self.dtype not in ("float32", "bfloat16", "float16", "float64"):
             raise ValueError(f"dtype must name a floating type, got {self.dtype!r}")
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-IMPLEMENTATIONS = ("auto", "scan", "chunked")
+IMPLEMENTATIONS = ("auto", "scan", "chunked", "pallas")
 
 # TF32 and bfloat16 products are the default on some accelerators; a recurrent state needs the
 # full float32 product. On a CPU this changes nothing.
@@ -33,6 +33,12 @@ def check_choice(impl: str, chunk: int | None) -> None:
         raise ValueError(f"expected impl to be one of {IMPLEMENTATIONS}, got {impl=}")
     if chunk is not None and (chunk < 2 or chunk & (chunk - 1)):
         raise ValueError(f"expected chunk to be a power of two >= 2, got {chunk=}")
+
+
+def check_no_kernel(impl: str) -> None:
+    """Raises ValueError for "pallas"."""
+    if impl == "pallas":
+        raise ValueError("Pallas kernels exist for versions 5 and 6 only")
 
 
 def check_shape(name: str, array: jax.Array, expected: Sequence[int]) -> None:

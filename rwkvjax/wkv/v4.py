@@ -139,6 +139,7 @@ def wkv4(
     """
     k, v, log_w, u = map(jnp.asarray, (k, v, log_w, u))
     common.check_sequence("k", k, 3)
+    common.check_no_kernel(impl)
     common.check_choice(impl, None)
     reset = common.check_reset(reset, k.shape[:2])
     dtype, state = check(k, v, log_w, u, Wkv4State(*map(jnp.asarray, state)))

@@ -12,7 +12,7 @@ Dimensions: B batch, T time, H heads, N key channels, M value channels (M = N in
 import jax
 import jax.numpy as jnp
 
-from rwkvjax.wkv import chunked, common, linear, summary, time_split
+from rwkvjax.wkv import chunked, common, linear, pallas, summary, time_split
 
 SHORTEST_CHUNKED = 8  # steps; below this a chunk does more work than it saves
 
@@ -125,7 +125,8 @@ def wkv6(
       reset: [B, T] bool; True where a new document starts: the state before that step is
         dropped, values and gradients alike.
       impl: "scan" (step by step, the reference), "chunked" (the same function, exact at any
-        decay, reverse-mode derivatives only) or "auto".
+        decay, reverse-mode derivatives only), "pallas" (the same as a kernel for TPU or GPU, in
+        float32 alone; interpreted elsewhere), or "auto" (chunked; in steps for a few tokens).
       chunk: chunk length of the chunked form, a power of two; None = 16 on a CPU.
       time_axis: mesh axis over which time is split, inside `shard_map`: then every device gives its
         stretch, `state` belongs to the whole sequence and is the same everywhere.
@@ -173,5 +174,7 @@ def run(
         r, k, log_w, u, state = (x.astype(dtype) for x in (r, k, log_w, u, state))
         y, state = scan_wkv(r, k, v.astype(dtype), log_w, u, state, reset)
         return y.astype(v.dtype), state
+    if impl == "pallas":
+        return pallas.run_sequence(r, k, v, log_w, u, state, reset, chunk)
     timed, shared = ((v, r, k), (log_w, u)) if log_w.ndim == 2 else ((v, r, k, log_w), (u,))
     return chunked.run_sequence(linear.ALGEBRA, timed, shared, state, reset, chunk, dtype)

@@ -132,6 +132,7 @@ def wkv7(
     r, w_log, k, v, kappa, a, state = map(jnp.asarray, (r, w_log, k, v, kappa, a, state))
     common.check_sequence("r", r, 4)
     check(r, w_log, k, v, kappa, a, state)
+    common.check_no_kernel(impl)
     common.check_choice(impl, chunk)
     reset = common.check_reset(reset, r.shape[:2])
     dtype = common.accumulation_dtype(r, w_log, k, v, kappa, a)
