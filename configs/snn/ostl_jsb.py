@@ -21,7 +21,7 @@ def get_config(arg: str = "ostl") -> ConfigDict:
         raise ValueError(f"expected METHOD or METHOD,recurrent, got {arg!r}")
     recurrent = kind == "recurrent"
     options = {"recurrent": "without_h"} if recurrent and method == "ostl" else {}
-    decay, rate = (0.4, 2e-3) if recurrent else (0.8, 3e-3)
+    decay, rate = (0.4, 2e-3) if recurrent else (0.8, 2e-3)
     return ConfigDict(
         {
             "task": "chorales",

@@ -115,7 +115,8 @@ def _utterance(archive: zipfile.ZipFile, name: str, bands: int) -> Utterance:
 def split(utterances: list[Utterance]) -> dict[str, list[Utterance]]:
     """Training, validation and test utterances by speaker, features normalised.
 
-    Each feature is shifted and scaled by its mean and standard deviation over the training part.
+    Each feature loses its mean over the utterance (what is constant there is the channel and much
+    of the speaker) and is then divided by its standard deviation over the training part.
     """
     parts: dict[str, list[Utterance]] = {"train": [], "valid": [], "test": []}
     held_out = {**dict.fromkeys(VALID_SPEAKERS, "valid"), **dict.fromkeys(TEST_SPEAKERS, "test")}
@@ -125,9 +126,9 @@ def split(utterances: list[Utterance]) -> dict[str, list[Utterance]]:
         raise ValueError(
             f"no speaker left for some part: { {k: len(v) for k, v in parts.items()} }"
         )
-    frames = np.concatenate([u.features for u in parts["train"]])
-    mean, std = frames.mean(axis=0), frames.std(axis=0) + 1e-5
-    scaled = lambda u: dataclasses.replace(u, features=(u.features - mean) / std)
+    centred = lambda u: u.features - u.features.mean(axis=0)
+    std = np.concatenate([centred(u) for u in parts["train"]]).std(axis=0) + 1e-5
+    scaled = lambda u: dataclasses.replace(u, features=centred(u) / std)
     return {part: [scaled(u) for u in members] for part, members in parts.items()}
 
 
