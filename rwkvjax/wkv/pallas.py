@@ -107,7 +107,8 @@ def _columns(ref: Any, head: int, size: int) -> jax.Array:
     return ref[0, :, head * size : (head + 1) * size].astype(jnp.float32)
 
 
-def _read(refs: tuple, head: int, size: int, values: int) -> tuple:
+def _read(refs: tuple, head: int, size: int, values: int) -> tuple[jax.Array, ...]:
+    """r, k, v, log_w and u of one head."""
     r, k, v, log_w, u = refs
     return (
         _columns(r, head, size),
@@ -124,18 +125,19 @@ def _tpu_forward_kernel(*refs: Any) -> None:
     _, group, size, values = start.shape
 
     @pl.when(pl.program_id(2) == 0)
-    def _() -> None:
+    def begin() -> None:
         state[...] = start[0]
 
     for head in range(group):
         for saved in before:  # heads side by side, so that they fill the lanes
             saved[0, 0, 0, :, head * values : (head + 1) * values] = state[head]
-        out, after = chunk(*_read(tuple(inputs), head, size, values), state[head])
+        args = (*_read(tuple(inputs), head, size, values), state[head])
+        out, after = chunk(*args)
         y[0, :, head * values : (head + 1) * values] = out.astype(y.dtype)
         state[head] = after
 
     @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
-    def _() -> None:
+    def finish() -> None:
         end[0] = state[...]
 
 
@@ -145,7 +147,7 @@ def _tpu_backward_kernel(*refs: Any) -> None:
     first = pl.program_id(2) == 0
 
     @pl.when(first)
-    def _() -> None:
+    def begin() -> None:
         dstate[...] = dend[0]
         du[...] = jnp.zeros(du.shape, du.dtype)
 
@@ -162,7 +164,7 @@ def _tpu_backward_kernel(*refs: Any) -> None:
         dstate[head] = grads[5]
 
     @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
-    def _() -> None:
+    def finish() -> None:
         dstart[0] = dstate[...]
 
 
@@ -200,7 +202,7 @@ def _tpu_specs(plan: Plan, group: int, size: int, values: int, at: Any) -> _Tpu:
 def _tpu_options(plan: Plan, group: int, size: int, values: int) -> dict[str, Any]:
     from jax.experimental.pallas import tpu as pltpu
 
-    order = ("parallel", "parallel", "arbitrary")
+    order: Any = ("parallel", "parallel", "arbitrary")
     return {
         "scratch_shapes": [pltpu.VMEM((group, size, values), jnp.float32)],
         "compiler_params": pltpu.CompilerParams(dimension_semantics=order),
@@ -274,8 +276,8 @@ def _gpu_forward_kernel(length: int, *refs: Any) -> None:
     def body(i: jax.Array, state: jax.Array) -> jax.Array:
         for saved in before:
             saved[0, 0, i] = state
-        inputs = (_at(x, i, length) for x in timed)
-        out, state = chunk(*inputs, bonus, state)
+        r, k, v, log_w = (_at(x, i, length) for x in timed)
+        out, state = chunk(r, k, v, log_w, bonus, state)
         y[0, pl.ds(i * length, length), :] = out.astype(y.dtype)
         return state
 
