@@ -308,6 +308,19 @@ def test_memory_does_not_grow_with_time():
     assert offline[1] > 5 * offline[0]
 
 
+def test_feed_forward_traces_have_one_number_for_each_weight():
+    def numbers(m, n, batch=3):
+        net = snu(m, n)
+        carry = jax.eval_shape(lambda: ostl.init(ostl.Ostl(), net, problem(net)[0], batch))
+        return sum(leaf.size for leaf in jax.tree.leaves(carry.traces)) / batch
+
+    m, n = 40, 60
+    assert m * n < numbers(m, n) <= m * n + 10 * n
+    wide = cells.ThresholdModulated(m, n)  # two memories, two matrices
+    carry = jax.eval_shape(lambda: ostl.init(ostl.Ostl(), wide, problem(wide)[0], 1))
+    assert sum(leaf.size for leaf in jax.tree.leaves(carry.traces)) <= 4 * m * n + 20 * n
+
+
 # --- the network of the published task ------------------------------------------------------------
 
 
