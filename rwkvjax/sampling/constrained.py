@@ -20,6 +20,8 @@ import numpy as np
 from rwkvjax.tokenizers import Tokenizer
 
 MAX_GRAMMAR_BYTES = 100_000
+# One way to space JSON: with free white space a small model may draw it without end.
+_JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class GrammarError(ValueError):
@@ -109,10 +111,10 @@ class Grammars:
         self._words = -(-vocab_size // 32)
 
     def json_schema(self, schema: dict[str, Any] | bool) -> Matcher:
-        """JSON that a JSON Schema accepts; `{"type": "object"}` stands for any object."""
+        """JSON on one line that a schema accepts; `{"type": "object"}` stands for any object."""
         try:
             text = json.dumps(schema)
-            grammar = self._lib.LLMatcher.grammar_from_json_schema(text)
+            grammar = self._lib.LLMatcher.grammar_from_json_schema(text, _JSON)
         except (ValueError, TypeError, RecursionError) as error:
             raise GrammarError(f"not a JSON schema: {error}") from error
         return self._matcher(grammar, len(text))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rwkvjax import model, sampling
+from rwkvjax.embedding import Pooling, embed
 from rwkvjax.sampling import Sampling
 from rwkvjax.sampling.constrained import Grammars
 from rwkvjax.serving import Request, Variant
@@ -161,6 +162,9 @@ def test_embedding_is_the_mean_of_the_final_activations(make_engine, params, cfg
         params, cfg, prompt[None], model.init_state(cfg, 1)
     )
     np.testing.assert_allclose(last.embedding, np.asarray(x[0]).mean(0), atol=1e-4)
+    (library,) = embed(params, cfg, [prompt], Pooling("mean"))
+    unit = last.embedding / np.linalg.norm(last.embedding)
+    np.testing.assert_allclose(unit, library, atol=1e-5)  # what the server sends
 
 
 def test_cancellation_and_deadlines_free_slots(make_engine):
