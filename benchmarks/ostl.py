@@ -136,9 +136,9 @@ def child(name: str, steps: int) -> None:
 def resident() -> None:
     """Peak resident memory in child processes."""
     for name, lengths in (
+        ("ostl", LENGTHS),
         ("bptt", LENGTHS),
         ("bptt-sqrt", LENGTHS),
-        ("ostl", LENGTHS),
     ):
         found = {}
         for steps in lengths:

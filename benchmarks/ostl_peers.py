@@ -70,8 +70,10 @@ def relative_error(exact: Any, found: Any) -> float:
 # --- braintrace -----------------------------------------------------------------------------------
 
 
-def braintrace_program(name: str, w: Any, recurrent: bool, xs: Any, targets: Any) -> Any:
-    """A compiled function () -> gradient of w [M (+ N), N], by an algorithm of braintrace."""
+def braintrace_program(
+    name: str, w: Any, recurrent: bool, xs: Any, targets: Any
+) -> tuple[Any, float]:
+    """(function () -> gradient of w [M (+ N), N], compiled temporaries in MB)."""
     import brainstate
     import braintrace
 
@@ -89,6 +91,9 @@ def braintrace_program(name: str, w: Any, recurrent: bool, xs: Any, targets: Any
         def init_state(self, *args: Any, **named: Any) -> None:
             self.s = brainstate.HiddenState(jnp.zeros(size, jnp.float32))
 
+        def reset_state(self, *args: Any, **named: Any) -> None:
+            self.s.value = jnp.zeros(size, jnp.float32)
+
         def update(self, x: Any) -> Any:
             s = self.s.value
             y = jax.nn.sigmoid(s - 1.0)
@@ -97,10 +102,12 @@ def braintrace_program(name: str, w: Any, recurrent: bool, xs: Any, targets: Any
             return jax.nn.sigmoid(self.s.value - 1.0)
 
     more = {"n": size + 1} if name == "SnAp" else {}
-    learner = braintrace.compile(Layer(), getattr(braintrace, name), xs[0], **more)
+    layer = Layer()
+    learner = braintrace.compile(layer, getattr(braintrace, name), xs[0], **more)
 
     @brainstate.transform.jit
     def run(xs: Any, targets: Any) -> Any:
+        layer.reset_state()
         learner.reset_state()
         return learner.etrace_grad(
             xs,
@@ -109,7 +116,8 @@ def braintrace_program(name: str, w: Any, recurrent: bool, xs: Any, targets: Any
             reduction="sum",
         )
 
-    return lambda: jax.block_until_ready(jax.tree.leaves(run(xs, targets))[0])
+    megabytes = run.compile(xs, targets).memory_analysis().temp_size_in_bytes / 1e6
+    return lambda: jax.block_until_ready(jax.tree.leaves(run(xs, targets))[0]), megabytes
 
 
 def our_program(method: Any, w: Any, recurrent: bool, xs: Any, targets: Any) -> tuple[Any, float]:
@@ -149,8 +157,10 @@ def braintrace_part() -> None:
         targets = jnp.asarray(rng.uniform(size=(steps, size)), jnp.float32)
         with jax.enable_x64(True):
             args = [np.asarray(a, np.float64) for a in (w, xs, targets)]
-            exact = our_program(ostl.Bptt(), args[0], recurrent, *args[1:])[0]()
-            double = our_program(ostl.Ostl(), args[0], recurrent, *args[1:])[0]()
+            exact, double = (
+                np.asarray(our_program(method, args[0], recurrent, *args[1:])[0]())
+                for method in (ostl.Bptt(), ostl.Ostl())
+            )
         programs, megabytes = {}, {}
         ours = {"bptt": ostl.Bptt(), "bptt-sqrt": ostl.CheckpointedBptt(), "ostl": ostl.Ostl()}
         if recurrent:
@@ -158,15 +168,16 @@ def braintrace_part() -> None:
         for name, method in ours.items():
             programs[name], megabytes[name] = our_program(method, w, recurrent, xs, targets)
         for name in ("OSTLRecurrent", "OSTLFeedforward", "D_RTRL", "SnAp"):
-            programs[f"braintrace {name}"] = braintrace_program(name, w, recurrent, xs, targets)
+            made = braintrace_program(name, w, recurrent, xs, targets)
+            programs[f"braintrace {name}"], megabytes[f"braintrace {name}"] = made
         error = functools.partial(relative_error, exact)
         seconds = in_turns(programs)
         head = {"part": "braintrace", "recurrent": recurrent, "m": inputs, "n": size}
-        report({**head, "method": "ostl float64", "error": error(np.asarray(double))})
+        report({**head, "method": "ostl float64", "error": error(double)})
         for name, run in programs.items():
             line = {**head, "method": name, "error": error(np.asarray(run(), np.float64))}
             line["milliseconds"] = seconds[name] / steps * 1e3
-            report({**line, "megabytes": megabytes.get(name)})
+            report({**line, "megabytes": megabytes[name]})
 
 
 # --- snnTorch -------------------------------------------------------------------------------------

@@ -68,6 +68,39 @@ def test_recurrent_layer_is_exact(name):
     assert 1e-3 < max(errors(approximate, exact).values()) < 10
 
 
+def test_exact_for_any_weights_and_inputs():
+    """One compiled pair of gradients, many draws: scales, decays, silent and saturated units."""
+    hypothesis = pytest.importorskip("hypothesis")
+    strategies = hypothesis.strategies
+    net = snu(3, 4, recurrent=True, fire="step", membrane="leaky_relu")
+    grad = lambda method: jax.jit(
+        lambda p, xs, t: ostl.value_and_grad(method, net, squared)(
+            p, ostl.init(method, net, p, 1), xs, t
+        )[1]
+    )
+    online, offline = grad(ostl.Ostl()), grad(ostl.Bptt())
+
+    @hypothesis.settings(max_examples=30)
+    @hypothesis.given(
+        strategies.integers(0, 2**31),
+        strategies.floats(0.0, 2.0),
+        strategies.floats(-4.0, 4.0),
+        strategies.floats(-6.0, 6.0),
+    )
+    def check(seed, scale, bias, logit):
+        rng = np.random.default_rng(seed)
+        draw = lambda *shape: jnp.asarray(scale * rng.normal(size=shape))
+        params = {"w": draw(3, 4), "h": draw(4, 4), "bias": bias + draw(4)}
+        params["decay_logit"] = jnp.full(4, logit)
+        xs, targets = draw(15, 1, 3), draw(15, 1, 4)
+        found, wanted = online(params, xs, targets), offline(params, xs, targets)
+        for name in wanted:
+            size = float(jnp.linalg.norm(wanted[name]))
+            assert float(jnp.linalg.norm(found[name] - wanted[name])) <= EXACT * size + 1e-300, name
+
+    check()
+
+
 def test_generic_recursion_gives_the_same_numbers():
     net = RECURRENT["lstm"]
     _, exact = gradient(ostl.Bptt(), net, *problem(net))
@@ -309,16 +342,15 @@ def test_memory_does_not_grow_with_time():
 
 
 def test_feed_forward_traces_have_one_number_for_each_weight():
-    def numbers(m, n, batch=3):
-        net = snu(m, n)
-        carry = jax.eval_shape(lambda: ostl.init(ostl.Ostl(), net, problem(net)[0], batch))
-        return sum(leaf.size for leaf in jax.tree.leaves(carry.traces)) / batch
+    def numbers(net):
+        params = problem(net)[0]
+        carry = ostl.init(ostl.Ostl(), net, params, 3)
+        return sum(leaf.size for leaf in jax.tree.leaves(carry.traces)) / 3
 
     m, n = 40, 60
-    assert m * n < numbers(m, n) <= m * n + 10 * n
-    wide = cells.ThresholdModulated(m, n)  # two memories, two matrices
-    carry = jax.eval_shape(lambda: ostl.init(ostl.Ostl(), wide, problem(wide)[0], 1))
-    assert sum(leaf.size for leaf in jax.tree.leaves(carry.traces)) <= 4 * m * n + 20 * n
+    assert m * n < numbers(snu(m, n)) <= m * n + 10 * n
+    # Two memories and two matrices: four numbers for each pair of an input and a unit.
+    assert 4 * m * n < numbers(cells.ThresholdModulated(m, n)) <= 4 * m * n + 20 * n
 
 
 # --- the network of the published task ------------------------------------------------------------
