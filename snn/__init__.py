@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spiking neural networks: time-to-first-spike networks (`snn.ttfs`) and their training."""
+"""Spiking neural networks and their training.
 
-__all__ = ["convert", "tasks", "train", "ttfs"]
+Discrete-time cells (`snn.cells`) with online learning (`snn.ostl`), and time-to-first-spike
+networks (`snn.ttfs`).
+"""
+
+__all__ = ["cells", "convert", "ostl", "rwkv_cells", "surrogates", "tasks", "train", "ttfs"]
