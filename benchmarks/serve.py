@@ -192,6 +192,13 @@ def _draw(rows: list[dict], path: str) -> None:
     plots.save_figure(figure, Path(path))
 
 
+def _keep(line: dict) -> None:
+    """Appends a line to the output file."""
+    if _OUTPUT.value:
+        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
 def main(argv: list[str]) -> None:
     """Measures, prints a table, writes lines and a picture."""
     with tempfile.TemporaryDirectory() as folder:
@@ -199,26 +206,22 @@ def main(argv: list[str]) -> None:
         if not checkpoint:
             checkpoint, vocab = _random_checkpoint(folder), 65536
         rate = throughput(checkpoint, vocab)
+        _keep(rate)
         print(f"{'tokens a second':34}{'rate':>10}")
         for name in ("sequential", "batched", "single_slot"):
             print(f"  {name:32}{rate[name]:10.1f}")
         for name in ("batched_over_sequential", "batched_over_single_slot"):
             print(f"  {name:32}{rate[name]:10.2f}")
-        lines = [rate]
         peer = official(checkpoint, vocab) if not _CHECKPOINT.value else None
         if peer:
             print(f"  {'official package, sequential':32}{peer['sequential']:10.1f}")
-            lines.append(peer)
+            _keep(peer)
         rows = first_token(checkpoint, vocab)
         print(f"{'time to first token, ms':34}{'cached':>10}{'uncached':>10}")
         for row in rows:
             cached, plain = 1000 * row["cached"], 1000 * row["uncached"]
             print(f"  {row['length']:<32}{cached:10.1f}{plain:10.1f}")
-    text = "".join(json.dumps(line) + "\n" for line in lines + rows)
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(text)
-    else:
-        print(text, end="")
+            _keep(row)
     if _PLOT.value:
         _draw(rows, _PLOT.value)
 
