@@ -44,7 +44,7 @@ def get_config(arg: str = "ostl") -> ConfigDict:
                 "beta2": 0.999,
             },
             "train": {
-                "steps": 680 if words else 880,
+                "steps": 510 if words else 880,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 20,
