@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import jax
@@ -22,6 +23,7 @@ from rwkvjax.weights.synthetic import random_checkpoint
 
 CFG = Config(version="6", vocab_size=256, dim=32, layers=2, head_size=8, wkv="scan")
 KEY = "secret-key"
+SLOTS, WAITING, CACHE_MIB = 8, 300, 0.0625  # a cache for a few entries: hits and misses mix
 
 
 def random_params(cfg=CFG, seed=0):
@@ -125,3 +127,18 @@ async def read_events(reader):
     async for line in reader:
         if line.startswith(b"data: {"):
             yield json.loads(line[6:])
+
+
+def post(server, path, data, headers=None):
+    """(status, parsed body) of a raw request."""
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"} | (
+        headers or {}
+    )
+    data = data if isinstance(data, bytes) else json.dumps(data).encode()
+    request = urllib.request.Request(server.url + path, data, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
