@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
             "data": {
                 "name": "cifar10",
                 "validation": 5000,
+                "train_examples": 0,
                 "test_examples": 0,
                 "certify_examples": 100,
                 "augment": {"flip": True, "shift": 3.2, "rotate": 15.0},

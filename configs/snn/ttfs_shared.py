@@ -37,7 +37,15 @@ def image_config(
         {
             "task": task,
             "model": {"classes": 10, **model},
-            "data": {"name": data, "validation": validation, "augment": dict(augment or {})},
+            "data": {
+                "name": data,
+                "validation": validation,
+                "train_on_validation": False,
+                "train_examples": 0,
+                "test_examples": 0,
+                "certify_examples": 1000,
+                "augment": dict(augment or {}),
+            },
             "loss": dict(loss),
             "optimizer": {
                 "learning_rate": learning_rate,

@@ -137,6 +137,15 @@ def test_validation_images_are_held_out(tmp_path):
         ttfs_run.main(chosen, str(tmp_path))
 
 
+def test_images_held_out_of_the_cifar_subset_are_of_all_classes():
+    try:
+        data = images.load("cifar10").hold_out(500)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    for labels in (data.validation_labels, data.test_labels[:500]):
+        assert np.bincount(labels, minlength=10).min() > 20
+
+
 CONFIGS = (
     "ttfs_digits",
     "ttfs_digits_lif",
