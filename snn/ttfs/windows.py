@@ -309,9 +309,15 @@ def require(certificates: Iterable[Certificate]) -> None:
 
 
 def summary(certificates: Sequence[Certificate], examples: int) -> dict[str, Any]:
-    """Certificates as plain values for a report; `examples`: on how many inputs."""
+    """Certificates as plain values for a report; `examples`: on how many inputs.
+
+    `needed` is None where no window would do (JSON has no infinity).
+    """
+    layers = [dataclasses.asdict(c) for c in certificates]
+    for layer in layers:
+        layer["needed"] = layer["needed"] if np.isfinite(layer["needed"]) else None
     return {
         "examples": examples,
         "exact": all(c.holds for c in certificates),
-        "layers": [dataclasses.asdict(c) for c in certificates],
+        "layers": layers,
     }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exactness of the mappings: ReLU logits, the three back-ends, certificates, counter-examples."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +143,8 @@ def test_certificate_sees_touching_and_falling_potentials(weight, rule, window, 
     x, deltas = np.array([[1.0, 0.5]]), {"layer_0": window}
     found = windows.certify(network, params, x, deltas)[0]
     assert not found.holds and found.needed == pytest.approx(needed)
+    listed = windows.summary([found], 1)
+    assert not listed["exact"] and json.loads(json.dumps(listed, allow_nan=False)) == listed
     assert simulate.run(network, params, x, deltas, "clip").leads["layer_0"] == 0
     for backend in ("solver", "events"):
         assert simulate.run(network, params, x, deltas, "causal", backend).leads["layer_0"] > window
