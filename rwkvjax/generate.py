@@ -14,7 +14,7 @@ from absl import flags
 from core import cli
 from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.config import Config
-from rwkvjax.sampling import Sampling, stream
+from rwkvjax.sampling import Sampling, stream, token_weights
 from rwkvjax.tokenizers import StreamDecoder, Tokenizer, decodable_ids, get_tokenizer
 
 _FLAGS = flags.FlagValues()
@@ -29,6 +29,15 @@ _TEMPERATURE = flags.DEFINE_float(
 )
 _TOP_P = flags.DEFINE_float("top_p", 0.85, "1 keeps all tokens.", 0.0, 1.0, flag_values=_FLAGS)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "0 keeps all tokens.", 0, flag_values=_FLAGS)
+_MIN_P = flags.DEFINE_float(
+    "min_p", 0.0, "Drop tokens below this times the likeliest.", 0.0, 1.0, flag_values=_FLAGS
+)
+_PRESENCE = flags.DEFINE_float(
+    "presence", 0.0, "Penalty of every token drawn before (official 0.2).", flag_values=_FLAGS
+)
+_FREQUENCY = flags.DEFINE_float(
+    "frequency", 0.0, "Penalty per occurrence, with decay (official 0.2).", flag_values=_FLAGS
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer",
@@ -58,7 +67,16 @@ def main(values: flags.FlagValues) -> None:
         cfg, params, meta = load_with_meta(values.checkpoint)
         tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
         vocab = decodable_ids(tokenizer)
-        how = Sampling(values.temperature, values.top_p, values.top_k, vocab)
+        how = Sampling(
+            values.temperature,
+            values.top_p,
+            values.top_k,
+            vocab,
+            min_p=values.min_p,
+            presence=values.presence,
+            frequency=values.frequency,
+        )
+        weights = token_weights(tokenizer, cfg.vocab_size)
     prompt = values.prompt
     tokens = np.asarray(tokenizer.encode(prompt), np.int32)[None]
     if not tokens.size:
@@ -68,7 +86,8 @@ def main(values: flags.FlagValues) -> None:
             print(f"--- {number + 1} of {values.samples}")
         print(prompt, end="", flush=True)
         decoder = StreamDecoder(tokenizer)
-        for new in stream(params, cfg, tokens, values.tokens, how, values.seed + number):
+        seed = values.seed + number
+        for new in stream(params, cfg, tokens, values.tokens, how, seed, weights=weights):
             print("".join(decoder.push(int(t)) for t in new[0]), end="", flush=True)
         print(decoder.flush())
 
