@@ -7,9 +7,10 @@ import pytest
 
 from rwkvjax import model, sampling
 from rwkvjax.embedding import Pooling, embed
+from rwkvjax.quantization import QuantizeConfig, quantize
 from rwkvjax.sampling import Sampling
 from rwkvjax.sampling.constrained import Grammars
-from rwkvjax.serving import Request, Variant
+from rwkvjax.serving import Engine, Limits, Request, Variant
 from rwkvjax.serving.sequence import StopText
 from rwkvjax.tokenizers import ByteTokenizer
 from tests.rwkvjax.serving.shared import CFG, run
@@ -153,6 +154,14 @@ def test_variants_share_a_batch(make_engine, params, cfg):
         weights = variant.params if variant.params is not None else params
         plain = sampling.generate(weights, cfg, [prompt], 8, GREEDY, state=variant.state)
         assert together[2 * i] == together[2 * i + 1] == list(plain[0])
+
+
+def test_quantised_weights(cfg, params):
+    small = quantize(params, QuantizeConfig(bits=8))
+    prompt = np.array([65, 66, 67], np.int32)
+    engine = Engine(small, cfg, ByteTokenizer(), Limits(2, 8, 0))
+    ((_, tokens, _),) = run(engine, [Request(prompt, 8, GREEDY)])
+    assert tokens == list(sampling.generate(small, cfg, [prompt], 8, GREEDY)[0])
 
 
 def test_embedding_is_the_mean_of_the_final_activations(make_engine, params, cfg):
