@@ -3,7 +3,8 @@
 
 A frame is labelled with the phone that is spoken at its centre, one of the 61 of TIMIT. The sample
 has no official split; here it is by speaker: five to train, one to validate, one to test. The 39
-classes are those of Lee and Hon (1989).
+classes are those of Lee and Hon (1989). Half of the sample's recordings lost bytes in a text-mode
+copy and are noise from there on; `snn.sequences.repair` mends them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from core.datasets import find_dataset
 from snn.sequences import features as features_lib
+from snn.sequences import repair
 from snn.sequences.source import Sequences
 
 VALID_SPEAKERS, TEST_SPEAKERS = ("dr2-marc0",), ("dr4-maeb0",)
@@ -77,12 +79,13 @@ def parse_phones(text: str, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_wave(data: bytes, where: str) -> tuple[np.ndarray, int]:
-    """(samples int16 [N], rate) of a mono 16-bit WAV file."""
+    """(samples int16 [N], rate) of a mono 16-bit WAV file, in step (see `repair`)."""
     try:
         with wave.open(io.BytesIO(data)) as file:
             if file.getnchannels() != 1 or file.getsampwidth() != 2:
                 raise ValueError(f"{where}: expected one channel of 16 bits")
-            return np.frombuffer(file.readframes(file.getnframes()), "<i2"), file.getframerate()
+            frames = repair.restore_returns(file.readframes(file.getnframes()))
+            return np.frombuffer(frames, "<i2"), file.getframerate()
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{where}: not a WAV file ({error})") from error
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snn.sequences import chorales, digits, features, phonemes, text
+from snn.sequences import chorales, digits, features, phonemes, repair, text
 from snn.sequences.source import Sequences, pad_length
 
 
@@ -107,6 +107,29 @@ def test_timit_frames_carry_the_phone_at_their_centre():
     late = phonemes.frame_source(utterances[:1], delay=3).get(np.arange(1))
     assert late["weight"].sum() == len(first.labels) and late["weight"][0, :3].sum() == 0
     assert (late["target"][0, 3 : 3 + len(first.labels)] == first.labels).all()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_audio_of_a_text_mode_copy_is_put_back_into_step(seed):
+    rng = np.random.default_rng(seed)
+    x = np.cumsum(rng.normal(size=60_000)) * 3
+    x = (300 * np.sin(np.arange(60_000) / 9) + x - np.convolve(x, np.ones(99) / 99, "same")).round()
+    x = np.where(x.astype("<i2") % 256 == 13, x + 1, x)  # no CR but those planted below
+    x = np.clip(x, -3000, 3000).astype("<i2")
+    at = np.sort(rng.choice(np.arange(2000, 58_000, 4000), 3, replace=False))
+    x[at] = 10 * 256 + 13  # the bytes CR LF
+    intact = x.tobytes()
+    copied = intact.replace(b"\r\n", b"\n")
+    assert repair.restore_returns(intact) == intact
+    assert b"\r" not in copied and len(copied) == len(intact) - 3
+    mended = np.frombuffer(repair.restore_returns(copied), "<i2").astype(int)
+    assert len(mended) == len(x) and (np.abs(mended - x) > 0).mean() < 0.003
+
+
+def test_recordings_of_the_sample_sound_like_speech():
+    utterances = real(phonemes.read_timit)  # misread samples have log energies near 20 throughout
+    loud = [float(np.quantile(u.features[:, :40].mean(axis=1), 0.1)) for u in utterances]
+    assert max(loud) < 12
 
 
 def test_bad_speech_files_are_refused():
