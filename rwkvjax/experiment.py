@@ -266,9 +266,7 @@ def make_trainer(
     mesh = sharding.make_mesh(dict(cfg.train.mesh))
     rules = sharding.get_rules(cfg.train.sharding)
     lengths = None
-    if (
-        heldout is not None
-    ):  # only evaluation asks for these, and looking them all up takes a second
+    if heldout is not None:  # looking them all up takes a second, and only evaluation asks
         lengths = token_lengths(tokenizer, cfg.model.vocab_size)
     options: dict[str, Any] = {
         "options": cfg.task,
