@@ -313,10 +313,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 def sources(cfg: DataConfig, seed: int) -> tuple[images.ImageSource, Any, images.Images]:
     """Training source, validation source (None if there is none) and the images themselves."""
-    data = images.load(cfg.name).hold_out(cfg.validation, cfg.train_on_validation)
+    data = images.load(cfg.name).hold_out(0 if cfg.train_on_validation else cfg.validation)
     n = cfg.train_examples or len(data.train)
     train = images.ImageSource(data.train[:n], data.train_labels[:n], seed, cfg.augment)
-    if data.validation is None or cfg.train_on_validation:
+    if data.validation is None:
         return train, None, data
     assert data.validation_labels is not None
     return train, images.ImageSource(data.validation, data.validation_labels, None), data

@@ -51,12 +51,8 @@ class Images:
         """(black, white): the pixels that become the lead times 0 and 1."""
         return self.black, self.white
 
-    def hold_out(self, count: int, keep: bool = False) -> Images:
+    def hold_out(self, count: int) -> Images:
         """The last `count` training images become validation images (0: none).
-
-        Args:
-          count: how many.
-          keep: leave them in the training set as well, for a final run whose settings are fixed.
 
         Raises:
           ValueError: not fewer than there are training images.
@@ -65,11 +61,10 @@ class Images:
             raise ValueError(f"validation: 0 to {len(self.train) - 1} images, got {count}")
         if not count:
             return self
-        rest = slice(None) if keep else slice(0, -count)
         return dataclasses.replace(
             self,
-            train=self.train[rest],
-            train_labels=self.train_labels[rest],
+            train=self.train[:-count],
+            train_labels=self.train_labels[:-count],
             validation=self.train[-count:],
             validation_labels=self.train_labels[-count:],
         )

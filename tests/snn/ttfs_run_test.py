@@ -127,8 +127,8 @@ def test_validation_images_are_held_out(tmp_path):
     seen = train.get(np.arange(len(train)))["image"].sum(axis=0, dtype=np.int64)
     np.testing.assert_array_equal(seen, whole.train[:-100].sum(axis=0, dtype=np.int64))
     both = task_lib.DataConfig("digits", validation=100, train_on_validation=True)
-    train, validation, _ = task_lib.sources(both, 0)
-    assert len(train) == len(whole.train) and validation is None
+    train, validation, data = task_lib.sources(both, 0)
+    assert len(train) == len(whole.train) and validation is None and data.validation is None
     with pytest.raises(ValueError, match="validation: 0 to 1436 images, got 1437"):
         whole.hold_out(len(whole.train))
     chosen = config()
