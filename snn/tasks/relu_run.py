@@ -83,7 +83,7 @@ def compare(
         task.layers,
         exact,
         task.input_shape,
-        (encode(raw) for raw in raws(data.train[:2000])),
+        (encode(raw) for raw in raws(data.train[: min(2000, cfg.data.train_examples or 2000)])),
         input_range=(loss.low, loss.high),
     )
     plain = jax.jit(lambda p, x: relu.apply(task.layers, p, x))
