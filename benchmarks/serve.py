@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 from absl import app, flags
 
 from core import plots
@@ -44,8 +45,14 @@ _TURN = 16  # new tokens of a turn
 class Server:
     """A running server and how it is asked."""
 
+    pid: int
     port: int
     vocab: int
+
+    def cpu(self) -> float:
+        """CPU seconds of the server so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
 
     async def ask(self, prompt: list[int], tokens: int) -> tuple[float, float, int]:
         """(seconds to the first token, seconds in all, tokens) of one greedy stream."""
@@ -88,7 +95,7 @@ def serving(checkpoint: str, vocab: int, *options: str):
     if not found:
         raise RuntimeError(f"the server ended with {process.wait()}")
     try:
-        yield Server(int(found.group(1)), vocab)
+        yield Server(process.pid, int(found.group(1)), vocab)
     finally:
         process.terminate()
         process.wait()
@@ -97,26 +104,27 @@ def serving(checkpoint: str, vocab: int, *options: str):
 def throughput(checkpoint: str, vocab: int) -> dict:
     """Tokens a second: one after the other, all at once, and a server with a single slot."""
     slots, tokens = _SLOTS.value, _TOKENS.value
-    rates: dict[str, list[float]] = {"sequential": [], "batched": [], "single slot": []}
+    rates: dict[str, list[float]] = {"sequential": [], "batched": [], "single_slot": []}
+    cpu: dict[str, list[float]] = {name: [] for name in rates}
     with (
         serving(checkpoint, vocab, f"--slots={slots}") as many,
         serving(checkpoint, vocab, "--slots=1") as one,
     ):
+        kinds = {"sequential": (many, 1), "batched": (many, slots), "single_slot": (one, 1)}
         for server in (many, one):
             asyncio.run(server.rate(2, 4))
         for _ in range(_REPEATS.value):
-            rates["sequential"].append(asyncio.run(many.rate(1, tokens)))
-            rates["batched"].append(asyncio.run(many.rate(slots, tokens)))
-            rates["single slot"].append(asyncio.run(one.rate(1, tokens)))
-    ratios = [b / s for b, s in zip(rates["batched"], rates["sequential"], strict=True)]
-    to_one = [b / s for b, s in zip(rates["batched"], rates["single slot"], strict=True)]
-    result = {name.replace(" ", "_"): statistics.median(r) for name, r in rates.items()}
-    return result | {
-        "measure": "throughput",
-        "slots": slots,
-        "batched_over_sequential": statistics.median(ratios),
-        "batched_over_single_slot": statistics.median(to_one),
-    }
+            for name, (server, concurrency) in kinds.items():
+                before = server.cpu()
+                rates[name].append(asyncio.run(server.rate(concurrency, tokens)))
+                cpu[name].append(1000 * (server.cpu() - before) / (concurrency * tokens))
+    result: dict = {"measure": "throughput", "slots": slots}
+    result |= {name: statistics.median(values) for name, values in rates.items()}
+    result |= {f"{name}_cpu_ms": statistics.median(values) for name, values in cpu.items()}
+    for other in ("sequential", "single_slot"):
+        ratios = [b / s for b, s in zip(rates["batched"], rates[other], strict=True)]
+        result[f"batched_over_{other}"] = statistics.median(ratios)
+    return result
 
 
 def first_token(checkpoint: str, vocab: int) -> list[dict]:
@@ -207,22 +215,23 @@ def main(argv: list[str]) -> None:
             checkpoint, vocab = _random_checkpoint(folder), 65536
         rate = throughput(checkpoint, vocab)
         _keep(rate)
-        print(f"{'tokens a second':34}{'rate':>10}")
+        print(f"{'':34}{'tokens/s':>10}{'server CPU ms/token':>22}")
         for name in ("sequential", "batched", "single_slot"):
-            print(f"  {name:32}{rate[name]:10.1f}")
+            print(f"  {name:32}{rate[name]:10.1f}{rate[name + '_cpu_ms']:22.2f}")
         for name in ("batched_over_sequential", "batched_over_single_slot"):
             print(f"  {name:32}{rate[name]:10.2f}")
         peer = official(checkpoint, vocab) if not _CHECKPOINT.value else None
         if peer:
             print(f"  {'official package, sequential':32}{peer['sequential']:10.1f}")
             _keep(peer)
-        rows = first_token(checkpoint, vocab)
-        print(f"{'time to first token, ms':34}{'cached':>10}{'uncached':>10}")
+        rows = first_token(checkpoint, vocab) if _LENGTHS.value else []
+        if rows:
+            print(f"{'time to first token, ms':34}{'cached':>10}{'uncached':>10}")
         for row in rows:
             cached, plain = 1000 * row["cached"], 1000 * row["uncached"]
             print(f"  {row['length']:<32}{cached:10.1f}{plain:10.1f}")
             _keep(row)
-    if _PLOT.value:
+    if _PLOT.value and rows:
         _draw(rows, _PLOT.value)
 
 
