@@ -3,7 +3,7 @@
 
 A frame is labelled with the phone that is spoken at its centre, one of the 61 of TIMIT. The sample
 has no official split; here it is by speaker: five to train, one to validate, one to test. The 39
-classes are those of Lee and Hon (1989). Half of the sample's recordings lost bytes in a text-mode
+classes are those of Lee and Hon (1989). A third of the recordings lost bytes in a text-mode
 copy and are noise from there on; `snn.sequences.repair` mends them.
 """
 
