@@ -49,6 +49,12 @@ _CHUNK = flags.DEFINE_integer(
 _CACHE = flags.DEFINE_float(
     "cache_mib", 256.0, "Budget of the prefix cache in MiB; 0: off.", 0.0, flag_values=_FLAGS
 )
+_WARM = flags.DEFINE_bool(
+    "warm_up_all",
+    False,
+    "Compile embeddings and echo at the start, too, not at their first use.",
+    flag_values=_FLAGS,
+)
 _WAITING = flags.DEFINE_integer(
     "max_waiting", 256, "Sequences that may wait for a slot.", 0, flag_values=_FLAGS
 )
@@ -104,7 +110,7 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
     if values.adapters:
         adapters = FolderAdapters(values.adapters, cfg, params, values.max_adapters)
     engine = Engine(params, cfg, tokenizer, limits)
-    engine.warm_up()
+    engine.warm_up(values.warm_up_all)
     metrics = Metrics()
     metrics.observe(engine)
     worker = Worker(engine, values.max_waiting, metrics.observe)

@@ -36,6 +36,7 @@ from rwkvjax.serving.service import Job, Service
 from rwkvjax.serving.worker import Busy, Worker
 
 _log = logging.getLogger("rwkvjax.serving")
+_GRACE = 30.0  # seconds for a client to take in the rest of an answer
 _DISCARD = 8  # times the largest body
 _NO_STORE = (b"cache-control", b"no-store")
 
@@ -201,7 +202,11 @@ class _Endpoint:
             raise ApiError(status, str(error), "busy", headers={"retry-after": "1"}) from None
         with reservation:
             answer = self._stream if job.stream else self._whole
-            await _until_gone(receive, lambda: answer(job, scope, send))
+            try:
+                async with asyncio.timeout(options.timeout + _GRACE):
+                    await _until_gone(receive, lambda: answer(job, scope, send))
+            except TimeoutError:  # a client that does not read what it asked for
+                raise _Gone from None
 
     async def _outputs(self, job: Job) -> AsyncGenerator[tuple[int, Output], None]:
         """(index, output) of all sequences of a job as they come, with their times."""

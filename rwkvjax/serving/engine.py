@@ -92,6 +92,7 @@ class Engine:
         self._entry_bytes = device.nbytes(self._start) + 4 * cfg.vocab_size
         self._weights = jnp.asarray(sampling.token_weights(tokenizer, cfg.vocab_size))
         self._slots = device.empty(cfg, self.limits.slots)
+        self.state_bytes = device.nbytes(self._slots)  # constant
         self._free = list(range(self.limits.slots))[::-1]
         self._waiting: deque[Sequence] = deque()
         self._filling: deque[Sequence] = deque()  # have a slot, their prompt is being fed
@@ -117,11 +118,6 @@ class Engine:
     def free_slots(self) -> int:
         return len(self._free)
 
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of the slots; constant."""
-        return device.nbytes(self._slots)
-
     def submit(self, request: Request) -> int:
         """Queues a request and returns its number.
 
@@ -142,15 +138,25 @@ class Engine:
         if number in self._by_number:
             self._by_number[number].cancelled = True
 
-    def warm_up(self) -> None:
-        """Compiles every shape, so that no request waits for it."""
-        chunk = self.limits.prefill_chunk
+    def warm_up(self, everything: bool = False) -> None:
+        """Compiles every shape, so that no request waits for it.
+
+        `everything` includes embeddings and the log-probabilities of prompts: three times the work.
+        """
         budget, self.cache.budget_bytes = self.cache.budget_bytes, 0
-        first = jnp.zeros(2 * chunk - 1, jnp.int32)
-        self.submit(Request(np.asarray(first), max_tokens=2, logprobs=0))
+        prompt = np.zeros(2 * self.limits.prefill_chunk - 1, np.int32)
+        self.submit(Request(prompt, max_tokens=2, logprobs=0))
+        if everything:
+            self.submit(Request(prompt, max_tokens=0, embed=True))
+            self.submit(Request(prompt, max_tokens=0, echo=True))
         while self.busy:
             self.step()
         jax.block_until_ready(device.extract(self._slots, 0))
+        nobody = np.zeros(self.limits.slots, bool)
+        mask = np.full((self.limits.slots, -(-self.cfg.vocab_size // 32)), -1, np.int32)
+        logits, state, rows = self._slots
+        _, rows, _ = device.choose(logits, rows, self._weights, nobody, False, mask)
+        self._slots = device.Slots(logits, state, rows)
         self.cache.budget_bytes = budget
         self.stats = Stats()
 
@@ -345,7 +351,8 @@ class Engine:
             output = Output(finish="error", error=str(error))
         if not output.finish:
             return sequence.number, output
-        if self.limits.cache_bytes and output.finish != "error":
+        ended = self.tokenizer.end_of_document == sequence.drawn[-1]  # nothing goes on from there
+        if self.limits.cache_bytes and output.finish != "error" and not ended:
             logits, state = device.extract(self._slots, slot)
             self._remember(sequence, sequence.fed_tokens, state, logits)
         return self._finish(sequence, output)

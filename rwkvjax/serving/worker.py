@@ -78,6 +78,9 @@ class Worker:
         done = False
 
         def submit() -> None:
+            if self.failure:
+                self._post([(sink, Output(finish="error", error=self.failure))])
+                return
             try:
                 number.append(self.engine.submit(request))
             except (ValueError, TypeError) as error:
@@ -146,6 +149,9 @@ class Worker:
             self.failure = "the engine failed"
             failed = Output(finish="error", error=self.failure)
             self._post([(sink, failed) for sink in self._sinks.values()])
+            self._sinks.clear()
+            while (command := self._inbox.get()) is not None:  # those that were on their way
+                command()
 
     def _take_in(self) -> bool:
         """Runs what has come in, waiting for it when there is nothing else to do."""
