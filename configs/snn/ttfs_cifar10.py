@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         },
         validation=1000,
         augment={"flip": True, "shift": 2.0},
-        loss={"dropout": 0.2, "activity": 1e-6},
+        loss={"dropout": 0.2, "activity": 1e-6, "windows": "certified"},
         steps=1400,
         batch_size=100,
         learning_rate=3e-3,

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
                 "certify_examples": 100,
                 "augment": {"flip": True, "shift": 3.2, "rotate": 15.0},
             },
-            "loss": {"dropout": 0.5, "activity": 1e-6},
+            "loss": {"dropout": 0.5, "activity": 1e-6, "windows": "certified"},
             "sgd": {
                 "learning_rate": 0.1,
                 "momentum": 0.9,

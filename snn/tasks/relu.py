@@ -49,6 +49,7 @@ class ReluLoss:
       label_smoothing: of the cross-entropy.
       mean, std, low, high: the raw input is (pixel - mean) / std, of the range [low, high], which
         becomes [0, 1] in the spiking network.
+      windows: what sets the windows of the mapped network, see `windows.from_data`.
     """
 
     dropout: float = 0.0
@@ -58,6 +59,7 @@ class ReluLoss:
     std: float = 64.15
     low: float = -3.0
     high: float = 3.0
+    windows: str = "max"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,8 +83,9 @@ def compare(
         task.layers,
         exact,
         task.input_shape,
-        (encode(raw) for raw in raws(data.train[: min(2000, cfg.data.train_examples or 2000)])),
+        (encode(raw) for raw in raws(data.train[: min(2000, cfg.data.train_examples or 2000)], 20)),
         input_range=(loss.low, loss.high),
+        windows_from=loss.windows,
     )
     plain = jax.jit(lambda p, x: relu.apply(task.layers, p, x))
     spiking = jax.jit(lambda p, x: net.closed_form(mapped.network, p, x, mapped.windows, "clip")[0])
