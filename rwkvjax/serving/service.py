@@ -122,8 +122,10 @@ class Service:
             raise ApiError(400, "top_logprobs needs logprobs", "invalid_value", "top_logprobs")
         messages = [(message.role, message.text) for message in body.messages]
         ids = self._encode(prompts.conversation(messages), "messages")
-        count = body.max_completion_tokens or body.max_tokens
-        count = min(self.options.chat_tokens, self.options.max_tokens) if count is None else count
+        asked = (body.max_completion_tokens, body.max_tokens, self.options.chat_tokens)
+        count = next(number for number in asked if number is not None)
+        if asked[:2] == (None, None):
+            count = min(count, self.options.max_tokens)
         if count < 1:
             raise ApiError(400, "max_tokens must be at least 1", "invalid_value", "max_tokens")
         logprobs = (body.top_logprobs or 0) if body.logprobs else -1

@@ -76,6 +76,7 @@ _CHAT = {"model": "rwkv", "messages": [{"role": "user", "content": "a"}], "max_t
         ("/v1/chat/completions", _CHAT | {"messages": "hi"}, 400),
         ("/v1/chat/completions", _CHAT | {"tools": [{"type": "function"}]}, 400),
         ("/v1/chat/completions", _CHAT | {"top_logprobs": 3}, 400),
+        ("/v1/chat/completions", _CHAT | {"max_completion_tokens": 0}, 400),
         ("/v1/embeddings", {"model": "rwkv", "input": ""}, 200),
         ("/v1/embeddings", {"model": "rwkv", "input": [[300]]}, 400),
         ("/v1/embeddings", {"model": "rwkv", "input": "a", "dimensions": 3}, 400),
