@@ -5,7 +5,7 @@
 
 memory    compiled temporaries of the gradient of T steps, T from 100 to 100,000 (nothing is run)
 resident  growth of the peak of resident memory while a process of its own runs T steps
-time      milliseconds a step: methods in turns, medians, and the ratio to BPTT of the same rounds
+time      milliseconds a step, on the clock and of CPU: methods in turns, medians, ratio to BPTT
 
 Inputs are made inside the loop, so that memory is that of the method. float32, one layer of soft
 SNU and a loss at each step; sizes are in the table. One JSON line for each number.
@@ -155,7 +155,8 @@ def step_times() -> None:
         ("recurrent", 100, tuple(METHODS)),
     ):
         net, batch = network(kind)
-        programs, taken = {}, {name: [] for name in names}
+        programs: dict[str, Any] = {}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         inputs = inputs_of(steps, batch)
         for name in names:
             f, params, carry = program(METHODS[name], net, batch)
@@ -163,18 +164,22 @@ def step_times() -> None:
             programs[name] = (f, params, carry)
         for _ in range(_ROUNDS.value):
             for name, (f, params, carry) in programs.items():
-                start = time.perf_counter()
+                clock, busy = time.perf_counter(), time.process_time()
                 jax.block_until_ready(f(params, carry, *inputs))
-                taken[name].append((time.perf_counter() - start) / steps * 1e3)
+                clock, busy = time.perf_counter() - clock, time.process_time() - busy
+                taken[name].append((clock / steps * 1e3, busy / steps * 1e3))
         for name in names:
-            ratios = [a / b for a, b in zip(taken[name], taken["bptt"], strict=True)]
+            both = [statistics.median(values) for values in zip(*taken[name], strict=True)]
+            pairs = zip(taken[name], taken["bptt"], strict=True)
+            ratio = statistics.median(mine[1] / base[1] for mine, base in pairs)
             report(
                 {
                     "part": "time",
                     "net": kind,
                     "method": name,
-                    "milliseconds": round(statistics.median(taken[name]), 4),
-                    "to_bptt": round(statistics.median(ratios), 2),
+                    "milliseconds": round(both[0], 4),
+                    "cpu_milliseconds": round(both[1], 4),
+                    "cpu_to_bptt": round(ratio, 2),
                 }
             )
 

@@ -39,7 +39,8 @@ class Complete:
     ) -> Advanced:
         """One step."""
         done = units.unit_step(cell, params, state, x)
-        inputs = {"w": x, "h": cell.output(state)}
+        # The barrier keeps the compiler from computing these again for each entry of the traces.
+        done, inputs = jax.lax.optimization_barrier((done, {"w": x, "h": cell.output(state)}))
         n, gates = cell.size, len(cell.gates)
         h = params["h"].reshape(len(cell.sent), n, gates, n)
         eye = jnp.eye(n, dtype=h.dtype)

@@ -26,6 +26,8 @@ from snn.ostl import units
 from snn.ostl.rules import Advanced
 from snn.ostl.units import Partials, UnitStep
 
+UNROLLED = 32  # samples up to which the sum over the batch is written out
+
 
 @dataclasses.dataclass(frozen=True)
 class Diagonal:
@@ -72,6 +74,9 @@ class Diagonal:
         """One step."""
         done = units.unit_step(cell, params, state, x)
         last = cell.output(state)
+        # Without a barrier the compiler computes these [B, N] and [B, M] numbers again for each
+        # entry of the traces [B, M, N] that they enter.
+        done, x, last = jax.lax.optimization_barrier((done, x, last))
         partials = done.integrate
         if self.self_connections and cell.recurrent:
             partials = {a: self._with_diagonal(cell, params, p) for a, p in partials.items()}
@@ -99,7 +104,7 @@ class Diagonal:
         """Adds the way through a unit's own H to the derivatives by its last signals."""
         n, gates = cell.size, len(cell.gates)
         h = params["h"].reshape(len(cell.sent), n, gates, n)
-        own = jnp.einsum("sncn->scn", h)
+        own = jnp.diagonal(h, axis1=1, axis2=3)  # [sent, C, N]
         signals = dict(partials.signals)
         for i, s in enumerate(cell.sent):
             signals[s] = signals[s] + jnp.sum(partials.feedback * own[i], axis=1)
@@ -154,7 +159,7 @@ def _gradient(
     for name in params:
         total: Any = 0
         for a in cell.traced:
-            total = total + jnp.einsum("bn,b...n->...n", memory[a], eps[a][name])
+            total = total + _weigh(memory[a], eps[a][name])
         for s in cell.sent:
             if name not in ("w", "h"):
                 direct = done.emit[s].theta[name]
@@ -164,6 +169,16 @@ def _gradient(
                 total = total + jnp.einsum("bm,bcn->mcn", inputs[name], sent[s][:, None] * q)
         grads[name] = total.reshape(params[name].shape)
     return grads
+
+
+def _weigh(weights: jax.Array, trace: jax.Array) -> jax.Array:
+    """Sum over the batch of weights [B, N] times traces [B, ..., N]."""
+    if trace.shape[0] > UNROLLED:
+        return jnp.einsum("bn,b...n->...n", weights, trace)
+    # Written out, the sum is one elementwise loop; as a product of matrices it is handed to the
+    # thread pool in every step, which takes longer than the sum.
+    parts = [_over(weights, trace)[b] * trace[b] for b in range(trace.shape[0])]
+    return sum(parts[1:], start=parts[0])
 
 
 def _outer(x: jax.Array, currents: jax.Array) -> jax.Array:

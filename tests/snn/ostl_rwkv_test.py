@@ -13,7 +13,6 @@ import pytest
 
 import rwkvjax
 from core.datasets import find_dataset
-from core.params import flatten
 from rwkvjax.config import Config
 from snn import cells, ostl, rwkv_cells
 from tests.snn.ostl_nets import errors, gradient
@@ -106,7 +105,11 @@ def test_trained_model_on_real_text(version, tmp_path):
     path.write_bytes(lzma.open(source).read())
     config, params = rwkvjax.load(path)
     config = dataclasses.replace(config, dtype="float64")
-    params = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), params)
+    # The file of version 4 has lost nearly all of its weights; noise gives it a past again.
+    noise, rng = {"4": 0.1, "6": 0.0}[version], np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a, np.float64) + noise * rng.normal(size=a.shape)), params
+    )
     tokens = np.frombuffer(gzip.open(text / "input.txt.gz").read(25), np.uint8).astype(np.int32)
     net = rwkv_cells.stack(config)
     own = rwkv_cells.stack_params(config, params)
@@ -126,12 +129,10 @@ def test_trained_model_on_real_text(version, tmp_path):
     logits, _ = rwkvjax.apply(params, config, jnp.asarray(tokens[None, :-1]))
     np.testing.assert_allclose(value, cross_entropy(logits[0], jnp.asarray(tokens[1:])), rtol=1e-12)
     np.testing.assert_allclose(online, value, rtol=1e-12)
-    # Next to nothing reaches some parameters (the file's channel mixing is all but zero).
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(exact))
-    for path, wanted in flatten(exact):
-        found = dict(flatten(grads))[path]
-        size = float(jnp.linalg.norm(wanted))
-        assert float(jnp.linalg.norm(found - wanted)) < EXACT * max(size, 1e-6 * scale), path
+    assert max(errors(grads, exact).values()) < EXACT
+    # The past matters: without it these gradients are far off.
+    cut = gradient(ostl.TruncatedBptt(1), above, above_params, xs, targets, cross_entropy)[1]
+    assert errors(cut, exact)["layer_0/att/value"] > 0.01
 
 
 def test_bad_versions():
