@@ -186,6 +186,8 @@ def _random_checkpoint(folder: str) -> str:
 def _draw(rows: list[dict], path: str) -> None:
     """Both curves over the length of the conversation."""
     pyplot = plots.pyplot()
+    from matplotlib import ticker
+
     figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
     lengths = [row["length"] for row in rows]
     for name, label in (("uncached", "whole conversation fed again"), ("cached", "prefix state")):
@@ -193,6 +195,8 @@ def _draw(rows: list[dict], path: str) -> None:
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(lengths, [str(n) for n in lengths], minor=False)
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("tokens of the conversation so far")
     axes.set_ylabel("time to first token, ms")
     axes.grid(alpha=0.3)
