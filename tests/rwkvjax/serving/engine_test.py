@@ -13,7 +13,7 @@ from rwkvjax.sampling.constrained import Grammars
 from rwkvjax.serving import Engine, Limits, Request, Variant
 from rwkvjax.serving.sequence import StopText
 from rwkvjax.tokenizers import ByteTokenizer
-from tests.rwkvjax.serving.shared import CFG, run
+from tests.rwkvjax.serving.shared import CFG, random_params, run
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -154,6 +154,17 @@ def test_variants_share_a_batch(make_engine, params, cfg):
         weights = variant.params if variant.params is not None else params
         plain = sampling.generate(weights, cfg, [prompt], 8, GREEDY, state=variant.state)
         assert together[2 * i] == together[2 * i + 1] == list(plain[0])
+
+
+@pytest.mark.parametrize("version", ["4", "5.2", "7"])
+def test_other_versions(version):
+    cfg = dataclasses.replace(CFG, version=version)
+    weights = random_params(cfg)
+    requests = _requests(3, max_tokens=6, how=GREEDY)
+    engine = Engine(weights, cfg, ByteTokenizer(), Limits(2, 8, 1 << 20))
+    for request, (_, tokens, _) in zip(requests, run(engine, requests), strict=True):
+        plain = sampling.generate(weights, cfg, [request.prompt], 6, GREEDY)
+        assert tokens == list(plain[0])
 
 
 def test_quantised_weights(cfg, params):
