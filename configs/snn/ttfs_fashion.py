@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "low": -1.0,
             "high": 2.1,
             "dropout": 0.2,
-            "activity": 1e-5,
+            "activity": 2e-5,
         },
         steps=4000,
         batch_size=128,
