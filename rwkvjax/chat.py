@@ -8,10 +8,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -141,13 +144,9 @@ class Chat:
     def _outputs(self, request: Request) -> Iterator[Output]:
         """Outputs of a request; Ctrl-C cancels it."""
         number = self.engine.submit(request)
-        while self.engine.busy:
-            try:
-                outputs = self.engine.step()
-            except KeyboardInterrupt:
-                self.engine.cancel(number)
-                continue
-            yield from (output for _, output in outputs)
+        with _interrupts(lambda: self.engine.cancel(number)):
+            while self.engine.busy:
+                yield from (output for _, output in self.engine.step())
 
     def _retry(self) -> None:
         self.session.retry()
@@ -172,17 +171,12 @@ class Chat:
         self.show()
 
     def _save(self, rest: str) -> None:
-        (path,) = shlex.split(rest) or [""]
-        if not path:
-            raise ValueError("/save needs the name of a file")
+        path = _file_name(rest, "save")
         self.session.save(path)
         self._note(f"saved {len(self.session.nodes)} messages in {path}")
 
     def _load(self, rest: str) -> None:
-        (path,) = shlex.split(rest) or [""]
-        if not path:
-            raise ValueError("/load needs the name of a file")
-        self.session = Session.load(path)
+        self.session = Session.load(_file_name(rest, "load"))
         self.show()
 
     def _set(self, rest: str) -> None:
@@ -211,6 +205,28 @@ class Chat:
 
     def _paint(self, kind: str, text: str) -> str:
         return _COLOURS[kind] + text + _COLOURS[""] if self._colour else text
+
+
+@contextlib.contextmanager
+def _interrupts(act: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `act`. An exception in the middle of a step would leave the engine without the
+    arrays that it has handed to the device."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals do not come here
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _file_name(words: str, command: str) -> str:
+    """The one file name that a command needs; quotes allow spaces in it."""
+    names = shlex.split(words)
+    if len(names) != 1:
+        raise ValueError(f"/{command} needs the name of one file, got {len(names)} (quote spaces)")
+    return names[0]
 
 
 def _printable(text: str) -> str:
@@ -256,6 +272,7 @@ def main(values: flags.FlagValues) -> None:
         tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
         session = Session.load(values.load) if values.load else Session(values.system)
         limits = Limits(slots=1, cache_bytes=int(values.cache_mib * 2**20))
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # pipes may hold any bytes
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if terminal:
         import readline  # noqa: F401  (line editing and history of `input`)

@@ -79,6 +79,8 @@ _STOP = flags.DEFINE_string(
     flag_values=_FLAGS,
 )
 
+_IDLE_SECONDS = 30  # for the head of a request to arrive
+
 
 def make(values: flags.FlagValues) -> tuple[Any, Any]:
     """(application, worker) of the flags; compiles the model's programs."""
@@ -141,6 +143,9 @@ def main(values: flags.FlagValues) -> None:
         except ImportError as error:
             raise ImportError("serving needs its extra: pip install 'rwkvjax[serve]'") from error
         app, worker = make(values)
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    from rwkvjax.serving.connections import punctual
 
     class Server(uvicorn.Server):
         """Says where it listens, refuses new work once it was told to stop, and ends with 0."""
@@ -169,7 +174,8 @@ def main(values: flags.FlagValues) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=values.drain_seconds,
-        timeout_keep_alive=30,
+        timeout_keep_alive=_IDLE_SECONDS,
+        http=punctual(AutoHTTPProtocol, _IDLE_SECONDS),
         limit_concurrency=2 * (values.slots + values.max_waiting) + 64,
     )
     Server(config).run()

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+_MANY = 1000
+
 
 class ApiError(Exception):
     """An answer with a status of 400 or above."""
@@ -39,6 +41,9 @@ class ApiError(Exception):
 
 def from_validation(error: ValidationError) -> ApiError:
     """The first thing wrong with a body, without repeating what the client sent."""
+    if error.error_count() > _MANY:  # to list them all may take seconds
+        message = f"{error.error_count()} values of the body are not valid"
+        return ApiError(400, message, "invalid_value")
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     param = ".".join(str(part) for part in first["loc"])[:100]
     if first["type"] == "json_invalid":

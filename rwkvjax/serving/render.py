@@ -33,8 +33,8 @@ class Choice:
         infos = output.tokens
         if output.prompt_tokens:
             infos = output.prompt_tokens + infos
-            ids = [info.token for info in output.prompt_tokens]
-            text = self._tokenizer.decode(ids) + text
+            parts = [self._bytes(info.token) for info in output.prompt_tokens]
+            text = b"".join(parts).decode("utf-8", "replace") + text
         if self._chat and not self.text:
             text = text.lstrip()  # the space after the colon of "Assistant:"
         self.text += text

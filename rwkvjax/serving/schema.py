@@ -16,6 +16,12 @@ MAX_STOPS = 16
 MAX_PROMPTS = 64
 _TOKEN = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 _TOKEN_KEY = Annotated[int, Field(ge=0, lt=1 << 31)]  # JSON keys are strings of digits
+# One wrong id among a million is enough: an error for each would take seconds and a gigabyte.
+_TOKENS = Annotated[list[_TOKEN], Field(min_length=1, fail_fast=True)]
+_LISTS = Annotated[
+    list[Annotated[list[_TOKEN], Field(fail_fast=True)]],
+    Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True),
+]
 _COUNT = Annotated[int, Field(strict=True, ge=0, le=1 << 30)]
 _TEXT = Annotated[str, Field(strict=True)]
 _STOP = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
@@ -64,9 +70,9 @@ class Generation(_Strict):
     model: Annotated[str, Field(max_length=200)]
     temperature: _TEMPERATURE | None = None
     top_p: _UNIT | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] = 0
-    min_p: _UNIT = 0.0
-    typical_p: _UNIT = 1.0
+    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
+    min_p: _UNIT | None = None
+    typical_p: _UNIT | None = None
     presence_penalty: _PENALTY | None = None
     frequency_penalty: _PENALTY | None = None
     penalty_decay: _UNIT | None = None
@@ -90,8 +96,8 @@ class CompletionRequest(Generation):
     prompt: (
         _TEXT
         | Annotated[list[_TEXT], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[_TOKEN], Field(min_length=1)]
-        | Annotated[list[list[_TOKEN]], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | _TOKENS
+        | _LISTS
     )
     max_tokens: _COUNT | None = None
     logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
@@ -135,8 +141,8 @@ class EmbeddingRequest(_Strict):
     input: (
         _TEXT
         | Annotated[list[_TEXT], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[_TOKEN], Field(min_length=1)]
-        | Annotated[list[list[_TOKEN]], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | _TOKENS
+        | _LISTS
     )
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: None = None

@@ -37,6 +37,7 @@ class Options:
       model: name under which the base model is offered.
       max_prompt_tokens, max_tokens: largest prompt and continuation.
       max_choices: sequences of one HTTP request (prompts times `n`).
+      max_logprobs: log-probabilities that may be asked for in one HTTP request, over all tokens.
       max_body_bytes, body_seconds: size of a body, and time for it to arrive.
       timeout: seconds that a request may take; a smaller one may be asked for.
       temperature, top_p, presence, frequency, decay: of requests that do not say.
@@ -48,6 +49,7 @@ class Options:
     max_prompt_tokens: int = 32768
     max_tokens: int = 4096
     max_choices: int = 64
+    max_logprobs: int = 1 << 20
     max_body_bytes: int = 4 << 20
     body_seconds: float = 30.0
     timeout: float = 600.0
@@ -149,6 +151,7 @@ class Service:
         if choices * len(prompts_ids) > self.options.max_choices:
             most = self.options.max_choices
             raise ApiError(400, f"at most {most} sequences in a request", "invalid_value", "n")
+        self._check_logprobs(start, prompts_ids, choices)
         copies = lambda m: m.copy() if m is not None else None
         requests = [
             dataclasses.replace(start, prompt=ids, stream=i, matcher=copies(start.matcher))
@@ -156,6 +159,16 @@ class Service:
             for i in range(choices)
         ]
         return Job(body, requests, choices, body.model)
+
+    def _check_logprobs(self, start: Request, prompts_ids: list[np.ndarray], choices: int) -> None:
+        """They are kept until the answer is sent, some hundred bytes each."""
+        if start.logprobs < 0 and not start.echo:
+            return
+        fed = sum(map(len, prompts_ids)) if start.echo else 0
+        asked = choices * (fed + len(prompts_ids) * start.max_tokens) * (1 + max(0, start.logprobs))
+        if asked > self.options.max_logprobs:
+            message = f"{asked} log-probabilities, at most {self.options.max_logprobs} in a request"
+            raise ApiError(400, message, "invalid_value", "logprobs")
 
     async def _common(
         self, body: Generation, count: int, logprobs: int, stops: tuple[str, ...], prompts_: int
@@ -191,10 +204,10 @@ class Service:
         return Sampling(
             temperature=choose(body.temperature, options.temperature),
             top_p=choose(body.top_p, options.top_p),
-            top_k=body.top_k,
+            top_k=body.top_k or 0,
             vocab=self._decodable,
-            min_p=body.min_p,
-            typical_p=body.typical_p,
+            min_p=body.min_p or 0.0,
+            typical_p=choose(body.typical_p, 1.0),
             presence=choose(body.presence_penalty, options.presence),
             frequency=choose(body.frequency_penalty, options.frequency),
             decay=choose(body.penalty_decay, options.decay),

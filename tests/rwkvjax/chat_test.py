@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 
@@ -13,6 +14,7 @@ from rwkvjax import prompts
 from rwkvjax.chat import Chat, _printable
 from rwkvjax.chat_session import Session
 from rwkvjax.serving import Engine, Limits
+from rwkvjax.serving import slots as device
 from rwkvjax.tokenizers import ByteTokenizer, get_tokenizer
 from tests.rwkvjax.serving.shared import CFG, random_params, write_checkpoint
 
@@ -129,12 +131,35 @@ def test_commands(tmp_path, monkeypatch):
     assert first == say("/retry").split("\n")[0]
     say("/load 'a file.json'")
     assert len(chat.session.nodes) == 7
+    assert "one file, got 2" in say("/save a b") and "one file, got 0" in say("/load")
     assert "unknown command" in say("/hello")
     assert "no message 99" in say("/go 99")
     assert "a number" in say("/set temperature x") and "temperature" in say("/set temperature -1")
     assert "cannot" in say("/save /nowhere/file") and say("") == ""
     assert "//" not in say("//slash") and chat.session.nodes[-2].text == "/slash"
     assert not chat.handle("/quit")
+
+
+def test_an_interrupt_ends_the_answer_and_nothing_else(monkeypatch):
+    """Ctrl-C in the middle of a step, when arrays have been handed over and not yet replaced."""
+    engine = Engine(random_params(), CFG, ByteTokenizer(), Limits(1, 16, 1 << 20))
+    shown = []
+    chat = Chat(engine, Session(), shown.append, max_tokens=50)
+    choose, calls = device.choose, []
+
+    def interrupted(*args):
+        found = choose(*args)
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(device, "choose", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert chat.handle("Hello") and "(stopped, 3 tokens" in "".join(shown)
+    assert signal.getsignal(signal.SIGINT) is before
+    shown.clear()
+    assert chat.handle("/retry") and "(cut at --max_tokens, 50 tokens" in "".join(shown)
 
 
 def test_what_a_model_draws_cannot_steer_the_terminal():

@@ -52,6 +52,10 @@ _CHAT = {"model": "rwkv", "messages": [{"role": "user", "content": "a"}], "max_t
         ("/v1/completions", _GOOD | {"n": 0}, 400),
         ("/v1/completions", _GOOD | {"prompt": ["a"] * 10, "n": 10}, 400),
         ("/v1/completions", _GOOD | {"logprobs": 21}, 400),
+        ("/v1/completions", _GOOD | {"logprobs": 20, "n": 64, "max_tokens": 3000}, 400),
+        ("/v1/completions", _GOOD | {"logprobs": 20, "n": 64, "prompt": "a" * 999, "echo": 1}, 400),
+        ("/v1/completions", _GOOD | {"top_k": None, "min_p": None, "typical_p": None}, 200),
+        ("/v1/embeddings", {"model": "rwkv", "input": "a", "encoding_format": None}, 200),
         ("/v1/completions", _GOOD | {"stop": ["a"] * 17}, 400),
         ("/v1/completions", _GOOD | {"stop": ""}, 400),
         ("/v1/completions", _GOOD | {"logit_bias": {"x": 1}}, 400),
@@ -91,6 +95,27 @@ def test_bad_bodies_get_json_errors(server, path, body, status):
         assert set(reply["error"]) == {"message", "type", "param", "code"}
         assert len(reply["error"]["message"]) < 600
         assert "Traceback" not in reply["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": [-1] * 100_000},
+        {"prompt": [[-1] * 100_000]},
+        {"prompt": "a", "logit_bias": {f"x{i}": 1 for i in range(50_000)}},
+    ],
+    ids=["ids", "lists", "biases"],
+)
+def test_a_million_mistakes_are_not_listed(fields):
+    """The error of each took seconds of the event loop and a gigabyte together."""
+    pydantic = pytest.importorskip("pydantic")
+    from rwkvjax.serving import errors, schema
+
+    with pytest.raises(pydantic.ValidationError) as caught:
+        schema.CompletionRequest.model_validate({"model": "rwkv"} | fields)
+    count = caught.value.error_count()
+    message = errors.from_validation(caught.value).message
+    assert count < 10 or message == f"{count} values of the body are not valid"
 
 
 def test_bad_headers_get_json_errors(server):
