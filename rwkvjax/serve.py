@@ -134,6 +134,8 @@ def main(values: flags.FlagValues) -> None:
     """Serves until SIGTERM or SIGINT."""
     if not values.checkpoint:
         raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
+    if "@" in values.model:
+        raise flags.Error(f"--model={values.model} must not hold @, which adapters follow")
     local = values.host in ("127.0.0.1", "::1", "localhost")
     if not local and not os.environ.get("RWKVJAX_API_KEY"):
         raise flags.Error(f"--host={values.host} needs a key in RWKVJAX_API_KEY")

@@ -82,7 +82,7 @@ def make_app(service: Service, worker: Worker, metrics: Metrics, api_key: str = 
             post("/v1/chat/completions", ChatRequest),
             post("/v1/embeddings", EmbeddingRequest),
             get("/v1/models", models),
-            get("/v1/models/{name}", models),
+            get("/v1/models/{name:path}", models),  # names may hold slashes
             get("/health", health),
             get("/metrics", exposition),
         ],
