@@ -212,14 +212,20 @@ class _Endpoint:
         """(index, output) of all sequences of a job as they come, with their times."""
         arrived = time.monotonic()
         first = set(range(len(job.requests)))
-        async with contextlib.aclosing(self._worker.together(job.requests)) as outputs:
-            async for index, output in outputs:
-                if index in first and (output.tokens or output.embedding is not None):
-                    first.discard(index)
-                    self._metrics.first_token(time.monotonic() - arrived)
-                if output.finish:
-                    self._metrics.finished(output.finish, time.monotonic() - arrived)
-                yield index, output
+        left = len(first)
+        try:
+            async with contextlib.aclosing(self._worker.together(job.requests)) as outputs:
+                async for index, output in outputs:
+                    if index in first and (output.tokens or output.embedding is not None):
+                        first.discard(index)
+                        self._metrics.first_token(time.monotonic() - arrived)
+                    if output.finish:
+                        left -= 1
+                        self._metrics.finished(output.finish, time.monotonic() - arrived)
+                    yield index, output
+        finally:  # the client went away
+            for _ in range(left):
+                self._metrics.finished("cancelled", time.monotonic() - arrived)
 
     def _error_of(self, output: Output) -> ApiError | None:
         if output.finish == "error":

@@ -144,7 +144,9 @@ class Worker:
                         del self._sinks[number]
                 self._post(posts)
                 self._observe(self.engine)
-        except Exception:  # a defect or a lost device: say so instead of hanging
+        # A defect or a lost device: say so instead of hanging. Panics of extensions in Rust are no
+        # `Exception`.
+        except BaseException:
             _log.exception("the engine failed")
             self.failure = "the engine failed"
             failed = Output(finish="error", error=self.failure)

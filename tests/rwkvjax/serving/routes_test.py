@@ -5,7 +5,33 @@ import types
 
 import pytest
 
+from rwkvjax.serving.sequence import Output, TokenInfo
+
 pytest.importorskip("starlette")
+
+
+async def _together(requests):
+    yield 0, Output("a", [TokenInfo(97, None)])
+    yield 1, Output(finish="stop")
+    await asyncio.sleep(60)
+
+
+def test_sequences_of_clients_that_leave_are_counted():
+    from rwkvjax.serving.api import _Endpoint
+    from rwkvjax.serving.metrics import Metrics
+
+    metrics, worker = Metrics(), types.SimpleNamespace(together=_together)
+    endpoint = _Endpoint("/v1/completions", None, None, worker, metrics, "")
+
+    async def leave():
+        outputs = endpoint._outputs(types.SimpleNamespace(requests=[None] * 3))
+        assert [(await anext(outputs))[0] for _ in range(2)] == [0, 1]
+        await outputs.aclose()
+
+    asyncio.run(leave())
+    text = metrics.text().decode()
+    assert 'rwkvjax_sequences_total{finish="stop"} 1.0' in text
+    assert 'rwkvjax_sequences_total{finish="cancelled"} 2.0' in text
 
 
 async def _get(app, path):

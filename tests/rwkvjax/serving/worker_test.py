@@ -54,11 +54,16 @@ def test_leaving_early_frees_the_slot(make_engine):
     assert engine.free_slots == 4 and engine.stats.finished == 3
 
 
-def test_a_failing_engine_answers_everybody(make_engine, monkeypatch):
+class _Panic(BaseException):
+    """As extensions in Rust raise it."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, _Panic])
+def test_a_failing_engine_answers_everybody(make_engine, monkeypatch, error):
     engine = make_engine()
 
     def step():
-        raise RuntimeError("the device is lost")
+        raise error("the device is lost")
 
     async def use(worker):
         assert worker.alive
