@@ -2,14 +2,16 @@
 """Connections on which no request arrives are closed.
 
 uvicorn waits for ever for the head of a request (only the time between two requests is limited), so
-a few hundred silent clients would use up the connections that a server allows. It also bounds a
-head's size only with one of its two parsers.
+a few hundred silent clients would use up the connections that a server allows. Nor does it give up
+a connection that is closed but whose client reads nothing. It also bounds a head's size only with
+one of its two parsers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 from rwkvjax.serving.errors import ApiError
@@ -26,11 +28,23 @@ def punctual(base: type[asyncio.Protocol], seconds: float) -> type[asyncio.Proto
 
     class Punctual(base):  # type: ignore[valid-type, misc]
         _due: asyncio.TimerHandle | None = None
+        _next_look: asyncio.TimerHandle | None = None
+        _left = math.inf  # bytes that a closing connection had to send at the last look
         _unread = 0  # bytes of a head that is not complete
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._arm()
+            self._look()
+
+        def _look(self) -> None:
+            """Ends a closing connection whose client takes nothing of what is left for it."""
+            waiting = self.transport.get_write_buffer_size()
+            if self.transport.is_closing() and waiting >= self._left:
+                self.transport.abort()
+                return
+            self._left = waiting if self.transport.is_closing() else math.inf
+            self._next_look = asyncio.get_running_loop().call_later(seconds, self._look)
 
         def data_received(self, data: bytes) -> None:
             self._unread += len(data)
@@ -56,6 +70,8 @@ def punctual(base: type[asyncio.Protocol], seconds: float) -> type[asyncio.Proto
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            if self._next_look is not None:
+                self._next_look.cancel()
             super().connection_lost(exc)
 
         def _in_request(self) -> bool:

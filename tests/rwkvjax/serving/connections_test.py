@@ -2,7 +2,9 @@
 """Clients that connect and ask late, never or not in HTTP."""
 
 import asyncio
+import contextlib
 import json
+import socket
 
 import pytest
 
@@ -69,3 +71,40 @@ def test_connections():
     assert b" 400 " in head and b"application/json" in head
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert two.count(b"200 OK") == 2
+
+
+def test_closed_connections_do_not_wait_for_clients_that_read_nothing():
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    async def flood(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        part = {"type": "http.response.body", "body": b"x" * 65536, "more_body": True}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await send(part)
+
+    async def main():
+        config = uvicorn.Config(
+            flood,
+            port=0,
+            http=punctual(AutoHTTPProtocol, 0.2),
+            lifespan="off",
+            log_level="critical",
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.ensure_future(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = server.servers[0].sockets[0].getsockname()
+        with socket.create_connection(address) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            while not server.server_state.connections:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                while server.server_state.connections:
+                    await asyncio.sleep(0.05)
+        server.should_exit = True
+        await task
+
+    asyncio.run(main())
