@@ -58,7 +58,7 @@ def test_losses_do_not_depend_on_the_mesh(text, tmp_path):
             ("8x1 dp", {"data": 8, "model": 1}, "dp"),
             ("4x2 fsdp_tp", {"data": 4, "model": 2}, "fsdp_tp"),
             ("2x4 tp", {"data": 2, "model": 4}, "tp"),
-            ("8 over time", {"sequence": 8}, "dp"),
+            ("2, 4 over time", {"data": 2, "sequence": 4}, "dp"),
             ("2x2x2 fsdp_tp", {"data": 2, "sequence": 2, "model": 2}, "fsdp_tp"),
         )
     }

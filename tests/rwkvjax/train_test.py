@@ -19,7 +19,8 @@ from rwkvjax.weights.source import in_memory
 from rwkvjax.weights.synthetic import random_checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs" / "rwkvjax").glob("*.py"))
+# The recall experiment has a program of its own, benchmarks/mqar.py.
+CONFIGS = [p for p in sorted((ROOT / "configs" / "rwkvjax").glob("*.py")) if p.stem != "mqar"]
 
 TINY = [
     *("--config.model.dim=32", "--config.model.layers=1", "--config.model.head_size=16"),
