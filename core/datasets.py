@@ -76,3 +76,12 @@ def _installed_folders(name: str) -> list[Path]:
             roots = list(spec.submodule_search_locations or ()) if spec else []
         folders += [Path(root) for root in roots if (Path(root) / required).is_file()]
     return folders
+
+
+def file_of(name: str, file: str) -> str:
+    """Path of one file of a data set for a configuration; where the set is missing, "name/file",
+    so that the configuration can be read and the run says what it lacks."""
+    try:
+        return str(find_dataset(name) / file)
+    except FileNotFoundError:
+        return f"{name}/{file}"

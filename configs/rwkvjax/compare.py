@@ -9,15 +9,8 @@ The text is looked for as described in core/datasets.py, or given with --config.
 
 from ml_collections import ConfigDict
 
-from core.datasets import find_dataset
+from core.datasets import file_of
 from rwkvjax.experiment import default_config
-
-
-def _text() -> str:
-    try:
-        return str(find_dataset("tiny_shakespeare") / "input.txt.gz")
-    except FileNotFoundError:
-        return "tiny_shakespeare/input.txt.gz"  # the run will say that it is missing
 
 
 def get_config(version: str = "6") -> ConfigDict:
@@ -26,7 +19,7 @@ def get_config(version: str = "6") -> ConfigDict:
         {
             "model": {"version": version, "dim": 128, "layers": 4, "head_size": 32},
             "data": {
-                "train": (_text(),),
+                "train": (file_of("tiny_shakespeare", "input.txt.gz"),),
                 "heldout": (),
                 "heldout_fraction": 0.1,
                 "heldout_tokens": 0,

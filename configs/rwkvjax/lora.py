@@ -11,15 +11,8 @@ described in core/datasets.py; its last 5 % are held out.
 
 from ml_collections import ConfigDict
 
-from core.datasets import find_dataset
+from core.datasets import file_of
 from rwkvjax.experiment import default_config
-
-
-def _text() -> str:
-    try:
-        return str(find_dataset("tiny_shakespeare") / "input.txt.gz")
-    except FileNotFoundError:
-        return "tiny_shakespeare/input.txt.gz"  # the run will say that it is missing
 
 
 def get_config(method: str = "lora") -> ConfigDict:
@@ -28,7 +21,7 @@ def get_config(method: str = "lora") -> ConfigDict:
         {
             "finetune": {"method": method, "base": "runs/wikitext2", "rank": 16, "alpha": 32.0},
             "data": {
-                "train": (_text(),),
+                "train": (file_of("tiny_shakespeare", "input.txt.gz"),),
                 "heldout_fraction": 0.05,
                 "heldout_tokens": 32768,
                 "tokenizer": "byte",

@@ -10,15 +10,8 @@ will do. Windows run across documents, as in the official trainer, and each star
 
 from ml_collections import ConfigDict
 
-from core.datasets import find_dataset
+from core.datasets import file_of
 from rwkvjax.experiment import default_config
-
-
-def _text() -> str:
-    try:
-        return str(find_dataset("tiny_shakespeare") / "input.txt.gz")
-    except FileNotFoundError:
-        return "tiny_shakespeare/input.txt.gz"  # the run will say that it is missing
 
 
 def get_config() -> ConfigDict:
@@ -27,7 +20,7 @@ def get_config() -> ConfigDict:
         {
             "finetune": {"method": "state", "base": "runs/wikitext2"},
             "data": {
-                "train": (_text(),),
+                "train": (file_of("tiny_shakespeare", "input.txt.gz"),),
                 "heldout_fraction": 0.05,
                 "heldout_tokens": 32768,
                 "tokenizer": "byte",

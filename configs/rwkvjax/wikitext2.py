@@ -9,15 +9,8 @@ described in core/datasets.py), whose last 5 % are held out.
 
 from ml_collections import ConfigDict
 
-from core.datasets import find_dataset
+from core.datasets import file_of
 from rwkvjax.experiment import default_config
-
-
-def _text() -> str:
-    try:
-        return str(find_dataset("wikitext2") / "wiki.valid.tokens.gz")
-    except FileNotFoundError:
-        return "wikitext2/wiki.valid.tokens.gz"  # the run will say that it is missing
 
 
 def get_config() -> ConfigDict:
@@ -26,7 +19,7 @@ def get_config() -> ConfigDict:
         {
             "model": {"version": "6", "dim": 128, "layers": 4, "head_size": 32},
             "data": {
-                "train": (_text(),),
+                "train": (file_of("wikitext2", "wiki.valid.tokens.gz"),),
                 "heldout": (),
                 "heldout_fraction": 0.05,
                 "tokenizer": "byte",

@@ -253,7 +253,7 @@ def run_sequence(
     state, cut = state.astype(dtype), None
     if reset is not None:
         state = common.over_reset(reset[:, 0], 0, state)
-        cut = jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))
+        cut = common.last_steps(reset)
     extra = -steps % plan.chunk
     if extra:
         pad = lambda x: jnp.pad(x, ((0, 0), (0, extra)) + ((0, 0),) * (x.ndim - 2))

@@ -96,6 +96,11 @@ def over_reset(reset: jax.Array | None, fresh: jax.Array | float, state: jax.Arr
     return jnp.where(reset.reshape(reset.shape + (1,) * (state.ndim - 1)), fresh, state)
 
 
+def last_steps(reset: jax.Array) -> jax.Array:
+    """reset [B, T] -> [B, T], True on the last step before the start of another document."""
+    return jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))
+
+
 def scan_time(
     advance: Callable, state: Any, inputs: Any, segment: int | None = None
 ) -> tuple[jax.Array, Any]:

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from rwkvjax.wkv import common
+
 LANES = 128  # of a TPU register
 # Stands for "the document ends here" among the log decays; nothing else is as small.
 CUT = -1e30
@@ -40,7 +42,6 @@ class Plan(NamedTuple):
 
     platform: str  # "tpu" or "gpu"
     chunk: int
-    heads: int
     interpret: bool
 
 
@@ -444,12 +445,12 @@ def run_sequence(
         raise ValueError("the Pallas kernels compute in float32; use impl='chunked' for float64")
     batch, steps, heads, size = r.shape
     length = min(length or (64 if platform == "tpu" else 16), max(16, pl.next_power_of_2(steps)))
-    plan = Plan(platform, length, heads, backend == "cpu" if interpret is None else interpret)
+    plan = Plan(platform, length, backend == "cpu" if interpret is None else interpret)
     log_w = jnp.broadcast_to(log_w, r.shape)
     state = state.astype(jnp.float32)
     if reset is not None:
-        state = jnp.where(reset[:, 0, None, None, None], 0, state)
-        cut = jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))
+        state = common.over_reset(reset[:, 0], 0, state)
+        cut = common.last_steps(reset)
         log_w = jnp.where(cut[..., None, None], CUT, log_w.astype(jnp.float32))
 
     def packed(x: jax.Array) -> jax.Array:  # [B, T, H, N] -> [B, T', H N]

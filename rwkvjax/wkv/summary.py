@@ -71,7 +71,7 @@ def wkv6_summary(
     cut = None
     if reset is not None:
         total = jnp.where(reset.any(axis=1)[:, None, None], 0, total)
-        cut = jnp.pad(reset[:, 1:], ((0, 0), (0, 1)))[..., None, None]
+        cut = common.last_steps(reset)[..., None, None]
 
     def chunks(x: jax.Array) -> jax.Array:  # [B, T, H, N] -> [T / L, B, H, L, N]
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % chunk), (0, 0), (0, 0)))
