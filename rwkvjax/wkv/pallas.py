@@ -19,6 +19,7 @@ of a program.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +44,22 @@ class Plan(NamedTuple):
     platform: str  # "tpu" or "gpu"
     chunk: int
     interpret: bool
+
+
+class Program(NamedTuple):
+    """How both kernels of a platform are called; block specifications by what they hold."""
+
+    grid: tuple[int, ...]
+    keys: pl.BlockSpec  # of r, k, log_w
+    values: pl.BlockSpec  # of v and y
+    bonus: pl.BlockSpec
+    state: pl.BlockSpec
+    states: pl.BlockSpec  # before each chunk
+    bonus_sum: pl.BlockSpec  # gradient of the bonus of each sequence
+    states_shape: tuple[int, ...]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    options: dict[str, Any]
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -145,9 +162,8 @@ def _tpu_forward_kernel(*refs: Any) -> None:
 def _tpu_backward_kernel(*refs: Any) -> None:
     *inputs, before, dy, dend, dr, dk, dv, dlog_w, du, dstart, dstate = refs
     _, group, size, values = dend.shape
-    first = pl.program_id(2) == 0
 
-    @pl.when(first)
+    @pl.when(pl.program_id(2) == 0)
     def begin() -> None:
         dstate[...] = dend[0]
         du[...] = jnp.zeros(du.shape, du.dtype)
@@ -175,90 +191,31 @@ def heads_of_program(heads: int, size: int) -> int:
     return group if heads % group == 0 else heads
 
 
-class _Tpu(NamedTuple):
-    """Block specifications of both TPU kernels; `at` maps the grid's time index to a chunk."""
-
-    keys: pl.BlockSpec
-    values: pl.BlockSpec
-    bonus: pl.BlockSpec
-    state: pl.BlockSpec
-    states: pl.BlockSpec
-    bonus_sum: pl.BlockSpec
-
-
-def _tpu_specs(plan: Plan, group: int, size: int, values: int, at: Any) -> _Tpu:
-    length = plan.chunk
-    timed = lambda width: pl.BlockSpec((1, length, width), lambda b, h, t: (b, at(t), h))
-    one = pl.BlockSpec((1, group, size, values), lambda b, h, t: (b, h, 0, 0))
-    return _Tpu(
-        timed(group * size),
-        timed(group * values),
-        pl.BlockSpec((1, group * size), lambda b, h, t: (0, h)),
-        one,
-        pl.BlockSpec((1, 1, 1, size, group * values), lambda b, h, t: (b, h, at(t), 0, 0)),
-        pl.BlockSpec((1, 1, group * size), lambda b, h, t: (b, 0, h)),
-    )
-
-
-def _tpu_options(plan: Plan, group: int, size: int, values: int) -> dict[str, Any]:
+def _tpu_program(plan: Plan, steps: int, state: tuple[int, ...], reverse: bool) -> Program:
     from jax.experimental.pallas import tpu as pltpu
 
+    batch, heads, size, values = state
+    length, chunks = plan.chunk, steps // plan.chunk
+    group = heads_of_program(heads, size)
+    at = lambda t: chunks - 1 - t if reverse else t
+    timed = lambda width: pl.BlockSpec((1, length, width), lambda b, h, t: (b, at(t), h))
     order: Any = ("parallel", "parallel", "arbitrary")
-    return {
-        "scratch_shapes": [pltpu.VMEM((group, size, values), jnp.float32)],
-        "compiler_params": pltpu.CompilerParams(dimension_semantics=order),
-        "interpret": plan.interpret,
-    }
-
-
-def _shape(like: jax.Array, *shape: int, dtype: Any = None) -> jax.ShapeDtypeStruct:
-    # Inside shard_map a result must say over which axes it differs: those of the inputs.
-    kind = getattr(jax.typeof(like), "manual_axis_type", None)
-    varying = {} if kind is None else {"manual_axis_type": kind}
-    return jax.ShapeDtypeStruct(shape or like.shape, dtype or like.dtype, **varying)
-
-
-def _tpu_forward(plan: Plan, save: bool, timed: tuple, u: jax.Array, state: jax.Array) -> tuple:
-    r, k, v, log_w = timed
-    batch, heads, size, values = state.shape
-    group, chunks = heads_of_program(heads, size), r.shape[1] // plan.chunk
-    spec = _tpu_specs(plan, group, size, values, lambda t: t)
-    return pl.pallas_call(
-        _tpu_forward_kernel,
+    return Program(
         grid=(batch, heads // group, chunks),
-        in_specs=[spec.keys, spec.keys, spec.values, spec.keys, spec.bonus, spec.state],
-        out_specs=[spec.values, spec.state, spec.states][: 2 + save],
-        out_shape=[
-            _shape(v),
-            _shape(state),
-            _shape(state, batch, heads // group, chunks, size, group * values),
-        ][: 2 + save],
-        name="wkv6_forward",
-        **_tpu_options(plan, group, size, values),
-    )(r, k, v, log_w, u, state)
-
-
-def _tpu_backward(
-    plan: Plan, timed: tuple, u: jax.Array, before: jax.Array, dy: jax.Array, dend: jax.Array
-) -> tuple:
-    r, k, v, log_w = timed
-    batch, heads, size, values = dend.shape
-    group, chunks = heads_of_program(heads, size), r.shape[1] // plan.chunk
-    spec = _tpu_specs(plan, group, size, values, lambda t: chunks - 1 - t)
-    keys = [spec.keys, spec.keys, spec.values, spec.keys]
-    return pl.pallas_call(
-        _tpu_backward_kernel,
-        grid=(batch, heads // group, chunks),
-        in_specs=[*keys, spec.bonus, spec.states, spec.values, spec.state],
-        out_specs=[*keys, spec.bonus_sum, spec.state],
-        out_shape=[
-            *map(_shape, (r, k, v, log_w)),
-            _shape(u, batch, 1, heads * size, dtype=jnp.float32),
-            _shape(dend),
-        ],
-        name="wkv6_backward",
-        **_tpu_options(plan, group, size, values),
-    )(r, k, v, log_w, u, before, dy, dend)
+        keys=timed(group * size),
+        values=timed(group * values),
+        bonus=pl.BlockSpec((1, group * size), lambda b, h, t: (0, h)),
+        state=pl.BlockSpec((1, group, size, values), lambda b, h, t: (b, h, 0, 0)),
+        states=pl.BlockSpec((1, 1, 1, size, group * values), lambda b, h, t: (b, h, at(t), 0, 0)),
+        bonus_sum=pl.BlockSpec((1, 1, group * size), lambda b, h, t: (b, 0, h)),
+        states_shape=(batch, heads // group, chunks, size, group * values),
+        forward=_tpu_forward_kernel,
+        backward=_tpu_backward_kernel,
+        options={
+            "scratch_shapes": [pltpu.VMEM((group, size, values), jnp.float32)],
+            "compiler_params": pltpu.CompilerParams(dimension_semantics=order),
+        },
+    )
 
 
 # --- GPU ----------------------------------------------------------------------------------------
@@ -304,99 +261,93 @@ def _gpu_backward_kernel(length: int, *refs: Any) -> None:
     du[0] = total
 
 
-class _Gpu(NamedTuple):
-    """Block specifications of both GPU kernels."""
-
-    keys: pl.BlockSpec
-    values: pl.BlockSpec
-    bonus: pl.BlockSpec
-    state: pl.BlockSpec
-    states: pl.BlockSpec
-    bonus_sum: pl.BlockSpec
-
-
-def _gpu_specs(steps: int, chunks: int, size: int, values: int) -> _Gpu:
-    timed = lambda width: pl.BlockSpec((1, steps, width), lambda b, h: (b, 0, h))
-    return _Gpu(
-        timed(size),
-        timed(values),
-        pl.BlockSpec((1, size), lambda b, h: (0, h)),
-        pl.BlockSpec((1, 1, size, values), lambda b, h: (b, h, 0, 0)),
-        pl.BlockSpec((1, 1, chunks, size, values), lambda b, h: (b, h, 0, 0, 0)),
-        pl.BlockSpec((1, 1, size), lambda b, h: (b, 0, h)),
-    )
-
-
-def _gpu_options(plan: Plan) -> dict[str, Any]:
+def _gpu_program(plan: Plan, steps: int, state: tuple[int, ...], reverse: bool) -> Program:
     from jax.experimental.pallas import triton
 
-    return {
-        "compiler_params": triton.CompilerParams(num_warps=4, num_stages=1),
-        "interpret": plan.interpret,
-    }
-
-
-def _gpu_forward(plan: Plan, save: bool, timed: tuple, u: jax.Array, state: jax.Array) -> tuple:
-    r, k, v, log_w = timed
-    batch, heads, size, values = state.shape
-    chunks = r.shape[1] // plan.chunk
-    spec = _gpu_specs(r.shape[1], chunks, size, values)
-    return pl.pallas_call(
-        functools.partial(_gpu_forward_kernel, plan.chunk),
+    del reverse  # the loop over chunks is in the kernel
+    batch, heads, size, values = state
+    chunks = steps // plan.chunk
+    timed = lambda width: pl.BlockSpec((1, steps, width), lambda b, h: (b, 0, h))
+    return Program(
         grid=(batch, heads),
-        in_specs=[spec.keys, spec.keys, spec.values, spec.keys, spec.bonus, spec.state],
-        out_specs=[spec.values, spec.state, spec.states][: 2 + save],
-        out_shape=[
-            _shape(v),
-            _shape(state),
-            _shape(state, batch, heads, chunks, size, values),
-        ][: 2 + save],
-        name="wkv6_forward",
-        **_gpu_options(plan),
-    )(r, k, v, log_w, u, state)
-
-
-def _gpu_backward(
-    plan: Plan, timed: tuple, u: jax.Array, before: jax.Array, dy: jax.Array, dend: jax.Array
-) -> tuple:
-    r, k, v, log_w = timed
-    batch, heads, size, values = dend.shape
-    spec = _gpu_specs(r.shape[1], r.shape[1] // plan.chunk, size, values)
-    keys = [spec.keys, spec.keys, spec.values, spec.keys]
-    return pl.pallas_call(
-        functools.partial(_gpu_backward_kernel, plan.chunk),
-        grid=(batch, heads),
-        in_specs=[*keys, spec.bonus, spec.states, spec.values, spec.state],
-        out_specs=[*keys, spec.bonus_sum, spec.state],
-        out_shape=[
-            *map(_shape, (r, k, v, log_w)),
-            _shape(u, batch, 1, heads * size, dtype=jnp.float32),
-            _shape(dend),
-        ],
-        name="wkv6_backward",
-        **_gpu_options(plan),
-    )(r, k, v, log_w, u, before, dy, dend)
+        keys=timed(size),
+        values=timed(values),
+        bonus=pl.BlockSpec((1, size), lambda b, h: (0, h)),
+        state=pl.BlockSpec((1, 1, size, values), lambda b, h: (b, h, 0, 0)),
+        states=pl.BlockSpec((1, 1, chunks, size, values), lambda b, h: (b, h, 0, 0, 0)),
+        bonus_sum=pl.BlockSpec((1, 1, size), lambda b, h: (b, 0, h)),
+        states_shape=(batch, heads, chunks, size, values),
+        forward=functools.partial(_gpu_forward_kernel, plan.chunk),
+        backward=functools.partial(_gpu_backward_kernel, plan.chunk),
+        options={"compiler_params": triton.CompilerParams(num_warps=4, num_stages=1)},
+    )
 
 
 # --- both ---------------------------------------------------------------------------------------
 
 
+def _program(plan: Plan, timed: tuple, state: jax.Array, reverse: bool) -> Program:
+    make = _tpu_program if plan.platform == "tpu" else _gpu_program
+    return make(plan, timed[0].shape[1], state.shape, reverse)
+
+
+def _shape(like: jax.Array, *shape: int, dtype: Any = None) -> jax.ShapeDtypeStruct:
+    # Inside shard_map a result must say over which axes it differs: those of the inputs.
+    kind = getattr(jax.typeof(like), "manual_axis_type", None)
+    varying = {} if kind is None else {"manual_axis_type": kind}
+    return jax.ShapeDtypeStruct(shape or like.shape, dtype or like.dtype, **varying)
+
+
+def _forward(plan: Plan, save: bool, timed: tuple, u: jax.Array, state: jax.Array) -> tuple:
+    """(y, state after), and with `save` the states before each chunk."""
+    p = _program(plan, timed, state, reverse=False)
+    shapes = (_shape(timed[2]), _shape(state), _shape(state, *p.states_shape))
+    return tuple(
+        pl.pallas_call(
+            p.forward,
+            grid=p.grid,
+            in_specs=[p.keys, p.keys, p.values, p.keys, p.bonus, p.state],
+            out_specs=[p.values, p.state, p.states][: 2 + save],
+            out_shape=shapes[: 2 + save],
+            name="wkv6_forward",
+            interpret=plan.interpret,
+            **p.options,
+        )(*timed, u, state)
+    )
+
+
+def _backward(
+    plan: Plan, timed: tuple, u: jax.Array, before: jax.Array, dy: jax.Array, dend: jax.Array
+) -> tuple:
+    """Gradients of r, k, v, log_w, u (for each sequence) and the initial state."""
+    p = _program(plan, timed, dend, reverse=True)
+    keys = [p.keys, p.keys, p.values, p.keys]
+    du = _shape(u, dend.shape[0], 1, u.shape[1], dtype=jnp.float32)
+    return pl.pallas_call(
+        p.backward,
+        grid=p.grid,
+        in_specs=[*keys, p.bonus, p.states, p.values, p.state],
+        out_specs=[*keys, p.bonus_sum, p.state],
+        out_shape=[*map(_shape, timed), du, _shape(dend)],
+        name="wkv6_backward",
+        interpret=plan.interpret,
+        **p.options,
+    )(*timed, u, before, dy, dend)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(plan: Plan, timed: tuple, u: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    forward = _tpu_forward if plan.platform == "tpu" else _gpu_forward
-    return tuple(forward(plan, False, timed, u, state))
+    return _forward(plan, False, timed, u, state)
 
 
 def _run_forward(plan: Plan, timed: tuple, u: jax.Array, state: jax.Array) -> tuple:
-    forward = _tpu_forward if plan.platform == "tpu" else _gpu_forward
-    y, end, before = forward(plan, True, timed, u, state)
+    y, end, before = _forward(plan, True, timed, u, state)
     return (y, end), (timed, u, before)
 
 
 def _run_backward(plan: Plan, residuals: tuple, cotangents: tuple) -> tuple:
     timed, u, before = residuals
-    backward = _tpu_backward if plan.platform == "tpu" else _gpu_backward
-    *grads, du, dstate = backward(plan, timed, u, before, *cotangents)
+    *grads, du, dstate = _backward(plan, timed, u, before, *cotangents)
     return tuple(grads), du.sum(0).astype(u.dtype), dstate
 
 
