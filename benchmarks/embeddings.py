@@ -30,7 +30,7 @@ from core import cli, files
 from core.datasets import find_dataset
 from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.embedding import Pooling, embed
-from rwkvjax.generate import tokenizer_for
+from rwkvjax.model_flags import tokenizer_for
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_string("checkpoint", None, "A run or weights.", flag_values=_FLAGS, required=True)

@@ -27,7 +27,7 @@ from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.config import Config
 from rwkvjax.data import ReadOptions
 from rwkvjax.data.corpus import open_corpus
-from rwkvjax.generate import tokenizer_for
+from rwkvjax.model_flags import tokenizer_for
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_list("checkpoints", None, "Runs or weights.", flag_values=_FLAGS, required=True)

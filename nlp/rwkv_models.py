@@ -25,7 +25,7 @@ import numpy as np
 import rwkvjax
 from nlp.evaluation.records import Request, Response
 from rwkvjax import checkpoints
-from rwkvjax.generate import tokenizer_for
+from rwkvjax.model_flags import tokenizer_for
 
 _CHUNK = 256  # longest piece of a prompt in one call
 _BURST = 8  # tokens drawn between checks for a stop

@@ -22,25 +22,14 @@ import numpy as np
 from absl import flags
 
 from core import cli
-from rwkvjax import prompts
+from rwkvjax import model_flags, prompts
 from rwkvjax.chat_session import Session
 from rwkvjax.sampling.settings import Sampling
 from rwkvjax.serving.engine import Engine, Limits
 from rwkvjax.serving.sequence import Output, Request
 
 _FLAGS = flags.FlagValues()
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A run's workdir, one step of it, or a weights file.", flag_values=_FLAGS
-)
-_DTYPE = flags.DEFINE_string(
-    "dtype", "", "Dtype of weights and activations; by default the file's.", flag_values=_FLAGS
-)
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer",
-    "",
-    "byte, world or a vocabulary file; by default the run's own, or by vocabulary size.",
-    flag_values=_FLAGS,
-)
+model_flags.define(_FLAGS, dtype=True)
 _SYSTEM = flags.DEFINE_string("system", "", "System message.", flag_values=_FLAGS)
 _LOAD = flags.DEFINE_string("load", "", "Saved conversation to go on with.", flag_values=_FLAGS)
 _TOKENS = flags.DEFINE_integer("max_tokens", 512, "Longest answer.", 1, flag_values=_FLAGS)
@@ -259,17 +248,11 @@ def read_lines(prompt: str) -> Iterator[str]:
 
 def main(values: flags.FlagValues) -> None:
     """Reads questions until the end of input."""
-    if not values.checkpoint:
-        raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
-    from rwkvjax.checkpoints import load_with_meta
-    from rwkvjax.generate import tokenizer_for
+    model_flags.require_checkpoint(values)
     from rwkvjax.tokenizers import decodable_ids
 
     with cli.explain():
-        cfg, params, meta = load_with_meta(values.checkpoint, values.dtype or None)
-        if values.dtype:
-            cfg = dataclasses.replace(cfg, dtype=values.dtype)
-        tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+        cfg, params, tokenizer = model_flags.open_model(values)
         session = Session.load(values.load) if values.load else Session(values.system)
         limits = Limits(slots=1, cache_bytes=int(values.cache_mib * 2**20))
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # pipes may hold any bytes

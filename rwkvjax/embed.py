@@ -19,7 +19,7 @@ from absl import flags
 from core import cli, files
 from rwkvjax.checkpoints import load_with_meta
 from rwkvjax.embedding import KINDS, Pooling, describe, embed
-from rwkvjax.generate import tokenizer_for
+from rwkvjax.model_flags import tokenizer_for
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_string("checkpoint", None, "A run or weights.", flag_values=_FLAGS, required=True)

@@ -6,21 +6,16 @@ python -m rwkvjax.generate --checkpoint=runs/quickstart --prompt="def "
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from absl import flags
 
 from core import cli
-from rwkvjax.checkpoints import load_with_meta
-from rwkvjax.config import Config
+from rwkvjax import model_flags
 from rwkvjax.sampling import Sampling, stream, token_weights
-from rwkvjax.tokenizers import StreamDecoder, Tokenizer, decodable_ids, get_tokenizer
+from rwkvjax.tokenizers import StreamDecoder, decodable_ids
 
 _FLAGS = flags.FlagValues()
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A run's workdir, one step of it, or a weights file.", flag_values=_FLAGS
-)
+model_flags.define(_FLAGS)
 _PROMPT = flags.DEFINE_string("prompt", "\n", "Text to continue.", flag_values=_FLAGS)
 _TOKENS = flags.DEFINE_integer("tokens", 200, "Tokens to draw.", 1, flag_values=_FLAGS)
 _SAMPLES = flags.DEFINE_integer("samples", 1, "Number of continuations.", 1, flag_values=_FLAGS)
@@ -39,33 +34,13 @@ _FREQUENCY = flags.DEFINE_float(
     "frequency", 0.0, "Penalty per occurrence, with decay (official 0.2).", flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer",
-    "",
-    "byte, world or a vocabulary file; by default the run's own, or by vocabulary size.",
-    flag_values=_FLAGS,
-)
-
-
-def tokenizer_for(cfg: Config, meta: dict[str, Any], name: str = "") -> Tokenizer:
-    """The tokenizer a model was trained with: as named, as stored, or by vocabulary size."""
-    stored = meta.get("config", {}).get("data", {}).get("tokenizer", "")
-    by_size = {256: "byte", 65536: "world"}.get(cfg.vocab_size, "")
-    name = name or stored or by_size
-    if not name:
-        raise cli.UserError(
-            f"which tokenizer has {cfg.vocab_size} ids? Name it with --tokenizer=FILE"
-        )
-    return get_tokenizer(name)
 
 
 def main(values: flags.FlagValues) -> None:
     """Prints the prompt and its continuations as they are drawn."""
-    if not values.checkpoint:
-        raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
+    model_flags.require_checkpoint(values)
     with cli.explain():
-        cfg, params, meta = load_with_meta(values.checkpoint)
-        tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+        cfg, params, tokenizer = model_flags.open_model(values)
         vocab = decodable_ids(tokenizer)
         how = Sampling(
             values.temperature,

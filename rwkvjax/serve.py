@@ -21,20 +21,10 @@ from typing import Any
 from absl import flags
 
 from core import cli
+from rwkvjax import model_flags
 
 _FLAGS = flags.FlagValues()
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A run's workdir, one step of it, or a weights file.", flag_values=_FLAGS
-)
-_DTYPE = flags.DEFINE_string(
-    "dtype", "", "Dtype of weights and activations; by default the file's.", flag_values=_FLAGS
-)
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer",
-    "",
-    "byte, world or a vocabulary file; by default the run's own, or by vocabulary size.",
-    flag_values=_FLAGS,
-)
+model_flags.define(_FLAGS, dtype=True)
 _MODEL = flags.DEFINE_string("model", "rwkv", "Name of the model for clients.", flag_values=_FLAGS)
 _ADAPTERS = flags.DEFINE_string(
     "adapters", "", "Folder of adapter files, offered as MODEL@FILE.", flag_values=_FLAGS
@@ -84,20 +74,14 @@ _IDLE_SECONDS = 30  # for the head of a request to arrive
 
 def make(values: flags.FlagValues) -> tuple[Any, Any]:
     """(application, worker) of the flags; compiles the model's programs."""
-    import dataclasses
 
-    from rwkvjax.checkpoints import load_with_meta
-    from rwkvjax.generate import tokenizer_for
     from rwkvjax.serving import Engine, FixedAdapters, FolderAdapters, Limits
     from rwkvjax.serving.api import make_app
     from rwkvjax.serving.metrics import Metrics
     from rwkvjax.serving.service import Options, Service
     from rwkvjax.serving.worker import Worker
 
-    cfg, params, meta = load_with_meta(values.checkpoint, values.dtype or None)
-    if values.dtype:
-        cfg = dataclasses.replace(cfg, dtype=values.dtype)
-    tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+    cfg, params, tokenizer = model_flags.open_model(values)
     limits = Limits(values.slots, values.prefill_chunk, int(values.cache_mib * 2**20))
     options = Options(
         model=values.model,
@@ -132,8 +116,7 @@ def _strings(text: str) -> tuple[str, ...]:
 
 def main(values: flags.FlagValues) -> None:
     """Serves until SIGTERM or SIGINT."""
-    if not values.checkpoint:
-        raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
+    model_flags.require_checkpoint(values)
     if "@" in values.model:
         raise flags.Error(f"--model={values.model} must not hold @, which adapters follow")
     local = values.host in ("127.0.0.1", "::1", "localhost")
