@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """RWKV models of ours as a backend of `nlp.evaluation`; the one file that imports `rwkvjax`.
 
+What other files of this package need of `rwkvjax` they take from here (`__all__`).
+
 "rank" compares labels by the log-probability of their spelling after the prompt, so every answer is
 a label. "generate" continues the prompt greedily. The state after the part of a prompt that all
 items share is computed once and copied, which a recurrent model can do exactly.
@@ -24,8 +26,31 @@ import numpy as np
 
 import rwkvjax
 from nlp.evaluation.records import Request, Response
-from rwkvjax import checkpoints
+from rwkvjax import Config, checkpoints, losses, model
+from rwkvjax.data import ArrayTokens, PackedDocuments
+from rwkvjax.embedding import Pooling, embed
+from rwkvjax.finetune import lowrank
 from rwkvjax.model_flags import tokenizer_for
+from rwkvjax.task import LanguageModelTask
+from rwkvjax.tokenizers.byte import ByteTokenizer
+
+__all__ = [
+    "ArrayTokens",
+    "ByteTokenizer",
+    "Config",
+    "LanguageModelTask",
+    "Options",
+    "PackedDocuments",
+    "Pooling",
+    "RWKVBackend",
+    "checkpoints",
+    "embed",
+    "load",
+    "losses",
+    "lowrank",
+    "model",
+    "tokenizer_for",
+]
 
 _CHUNK = 256  # longest piece of a prompt in one call
 _BURST = 8  # tokens drawn between checks for a stop
