@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ class FixationConfig:
       inhibition: "hard" (nothing within the disc is fixated again), "soft" (the map is multiplied
         by 1 - exp(-(m^2 d)^2), d the mean over x and y of the squared difference; CLEVR-ART), or
         "radial" (1 - exp(-sharpness |p - l|^2), the kernel of the follow-up paper).
-      sharpness: of the radial kernel.
+      sharpness: of the radial kernel; there and in "soft", the disc of `size` around the current
+        fixation is hidden for one step.
       tie: "nearest" (published) or "raster" (the first maximum).
       offset: report pixels one to the lower right of the grid (published), see the module.
       mode: "exact", or "fast": among equal maxima the nearest row, then the nearest column in it;
@@ -171,7 +173,7 @@ def _fixate_one(saliency: jax.Array, cfg: FixationConfig) -> jax.Array:
             _squared(row, height, cfg.offset)[:, None] + _squared(column, height, cfg.offset)[None]
         )
 
-    def step(carry: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         left, distance = carry
         free = jnp.where(distance > _disc(cfg, height), left, 0.0)
         top = free.max()
@@ -214,7 +216,7 @@ def _fixate_windowed(saliency: jax.Array, cfg: FixationConfig) -> jax.Array:
         rows = jax.lax.dynamic_slice(padded, (at[0], 0), (side, padded.shape[1]))
         return padded, jax.lax.dynamic_update_slice(tops, rows.max(axis=1), (at[0],))
 
-    def step(carry: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         padded, tops, at = carry
         top = tops.max()
         lines = jnp.arange(height + 2 * reach)

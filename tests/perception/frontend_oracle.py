@@ -127,8 +127,9 @@ def logpolar(image, location, side=21, radius=48.0, minus_one=True):
         for i in range(side):
             rho = np.exp(i * np.log(radius) / side) - (1 if minus_one else 0)
             theta = 2 * np.pi * j / side
-            column = int(np.rint(centre[0] + np.round(rho * np.cos(theta), 9)))
-            row = int(np.rint(centre[1] + np.round(rho * np.sin(theta), 9)))
+            # Exact halves (only without the 1 subtracted) round to the even offset.
+            column = int(centre[0] + np.rint(np.round(rho * np.cos(theta), 9)))
+            row = int(centre[1] + np.rint(np.round(rho * np.sin(theta), 9)))
             if 0 <= row < height and 0 <= column < height:
                 out[j, i] = view[row, column]
     return np.moveaxis(out, -1, 0)
