@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 23 problems of the Synthetic Visual Reasoning Test as recipes for `svrt_scene.render`.
+
+Label 1 means that the rule of the problem holds. Rules and sizes follow F. Fleuret et al.,
+"Comparing machines and humans on a visual categorization test", PNAS 108 (2011). Lengths are
+pixels of the 128 x 128 image. Where a layout fails, shapes and positions are drawn again, as in the
+published generator, which makes large shapes a little rarer; where that would take too long
+(problems 2 to 5, 7, 8, 11 to 13, 16, 18, 23), other positions of the same shapes are tried first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from perception.data import bitboard, contours
+from perception.data.bitboard import grow4
+from perception.data.streams import Stream
+from perception.data.svrt_scene import Again, Canvas, Figure, New, Recipe, RecipeFunction
+
+Point = tuple[int, int]
+W = bitboard.SIZE
+CLUTTER = W // 6  # centres of small shapes differ by at least this much in x or y
+NEAR = W // 20  # problem 14: no centre this near to the segment of the other two
+APART = W // 6  # least difference of distances that are meant to differ
+NEIGHBOURHOOD = W // 2  # problem 13: largest offset in x and y
+TRIES = 100  # positions tried for one set of shapes
+BIG, SMALL, MIDDLE = New(48, 21), New(10, 1), New(21, 2)
+
+# Shares measured on the published generator, where rejection thins out the rarer kind.
+INSIDE_SHARE_8 = 0.17  # label 0 of problem 8: a different shape inside, instead of a copy outside
+INSIDE_SHARE_23 = 0.21  # label 0 of problem 23: both inside, instead of both outside
+
+# How the literature groups the problems.
+SAME_DIFFERENT = (1, 5, 6, 7, 13, 16, 17, 19, 20, 21, 22)
+SPATIAL_RELATION = (2, 3, 4, 8, 9, 10, 11, 12, 14, 15, 18, 23)
+
+PROBLEMS: dict[int, RecipeFunction] = {}
+
+
+def _problem(number: int) -> Callable[[RecipeFunction], RecipeFunction]:
+    def register(recipe: RecipeFunction) -> RecipeFunction:
+        PROBLEMS[number] = recipe
+        return recipe
+
+    return register
+
+
+def _point(rng: Stream) -> Point:
+    return rng.integer(0, W - 1), rng.integer(0, W - 1)
+
+
+def _round(x: float, y: float) -> Point:
+    return round(x), round(y)
+
+
+def _distance(a: Point, b: Point) -> float:
+    return math.hypot(a[0] - b[0], a[1] - b[1])
+
+
+def _cluttered(centres: Sequence[Point]) -> bool:
+    """Whether some pair of centres is closer than CLUTTER in both axes."""
+    return any(
+        abs(a[0] - b[0]) < CLUTTER and abs(a[1] - b[1]) < CLUTTER
+        for i, a in enumerate(centres)
+        for b in centres[:i]
+    )
+
+
+def _propose(
+    rng: Stream, margin: float, layout: Callable[[], Sequence[Point] | None]
+) -> list[Point]:
+    """Centres from `layout`, drawn until it accepts its own proposal and no centre lies so near to
+    the frame that any shape with a hole of radius `margin` would cross it."""
+    low, high = margin, W - 1 - margin
+    while True:
+        centres = layout()
+        if centres is not None and all(low < v < high for c in centres for v in c):
+            return list(centres)
+
+
+def _unless_cluttered(centres: list[Point]) -> list[Point] | None:
+    return None if _cluttered(centres) else centres
+
+
+def _drawn(figures: Sequence[Figure], centres: Sequence[Point]) -> Canvas | None:
+    canvas = Canvas()
+    if not all(f.stamp.inside(*c) for f, c in zip(figures, centres, strict=True)):
+        return None
+    return canvas if canvas.put_all(figures, centres) else None
+
+
+def _arranged(
+    figures: Sequence[Figure], propose: Callable[[], Sequence[Point] | None], tries: int = TRIES
+) -> Canvas | None:
+    """The figures at the first proposed centres at which they fit."""
+    for _ in range(tries):
+        centres = propose()
+        canvas = _drawn(figures, centres) if centres is not None else None
+        if canvas is not None:
+            return canvas
+    return None
+
+
+def _scatter(rng: Stream, figures: Sequence[Figure], tries: int = TRIES) -> Canvas | None:
+    """Draws the figures one after the other, each at a uniform free position."""
+    canvas = Canvas()
+    for figure in figures:
+        if not canvas.put_anywhere(rng, figure, tries):
+            return None
+    return canvas
+
+
+def _half(figure: Figure) -> Again:
+    return Again(figure, contours.turn(0.0, 0.5), 0.5)
+
+
+@_problem(1)
+def _two_equal(rng: Stream, label: int) -> Recipe:
+    first, *other = yield [New(26.25, 2.5)] * (1 if label else 2)
+    return _scatter(rng, [first, *(other or [first])], tries=1)
+
+
+@_problem(2)
+def _inside_near_outline(rng: Stream, label: int) -> Recipe:
+    big, small = yield [BIG, SMALL]
+    canvas = Canvas()
+    if not canvas.put_anywhere(rng, big):
+        return None
+    room = bitboard.enclosed(canvas.ink) & ~canvas.blocked
+    if label:  # one white pixel between the two
+        spots = bitboard.places(small.stamp, room)
+        spots &= bitboard.meeting_places(small.stamp, grow4(canvas.blocked))
+    else:
+        spots = bitboard.places(small.stamp, room & ~grow4(canvas.ink, W // 8))
+    return canvas if canvas.put_on(rng, small, spots) else None
+
+
+@_problem(3)
+def _pairs_or_triple(rng: Stream, label: int) -> Recipe:
+    figures = yield [MIDDLE] * 4
+    # Label 1: {0, 1} and {2, 3}; label 0: {0, 1, 2} and {3}.
+    groups = (figures[:2], figures[2:]) if label else (figures[:3], figures[3:])
+    chains = [_chain(rng, group, 1, 3) for group in groups]
+    if any(chain is None for chain in chains):
+        return None
+    for _ in range(TRIES):
+        canvas = Canvas()
+        for group, chain in zip(groups, chains, strict=True):
+            forbidden = grow4(canvas.ink, W // 8)
+            origin = _point(rng)
+            centres = [(origin[0] + dx, origin[1] + dy) for dx, dy in chain or ()]
+            for figure, (x, y) in zip(group, centres, strict=True):
+                if not figure.stamp.inside(x, y) or figure.stamp.at(x, y) & forbidden:
+                    break
+            else:
+                for figure, (x, y) in zip(group, centres, strict=True):
+                    canvas.put(figure, x, y, touching=True)
+                continue
+            break
+        else:
+            return canvas
+    return None
+
+
+def _chain(rng: Stream, figures: Sequence[Figure], low: int, high: int) -> list[Point] | None:
+    """Centres, the first at the origin, at which each silhouette overlaps those before it by low
+    ... high pixels in all."""
+    centres: list[Point] = [(0, 0)]
+    silhouettes = [f.stamp.filled() for f in figures]
+    for k in range(1, len(figures)):
+        count = _overlap(silhouettes[0], silhouettes[k])
+        for (x, y), silhouette in zip(centres[1:], silhouettes[1:k], strict=True):
+            count = count + np.roll(_overlap(silhouette, silhouettes[k]), (y, x), (0, 1))
+        rows, cols = np.nonzero((count >= low) & (count <= high))
+        if not len(rows):
+            return None
+        i = rng.integer(0, len(rows) - 1)
+        centres.append((int(cols[i]) - _REACH, int(rows[i]) - _REACH))
+    return centres
+
+
+_REACH = 96  # displacements -96 ... 95
+
+
+def _overlap(fixed: bitboard.Stamp, moved: bitboard.Stamp) -> np.ndarray:
+    """Number of common pixels when the second centre lies at (col - 96, row - 96) of the first."""
+    a, b = (np.fft.rfft2(_around_centre(s)) for s in (fixed, moved))
+    count = np.fft.irfft2(a * np.conj(b), (2 * _REACH, 2 * _REACH))
+    return np.rint(np.fft.fftshift(count)).astype(np.int32)
+
+
+def _around_centre(stamp: bitboard.Stamp) -> np.ndarray:
+    """The figure's pixels in an array whose origin, with wrapping, is its centre."""
+    pixels = bitboard.to_array(stamp.bits).reshape(W, W)
+    canvas = np.zeros((2 * _REACH, 2 * _REACH), np.float32)
+    canvas[:W, :W] = pixels
+    return np.roll(canvas, (stamp.y0, stamp.x0), (0, 1))
+
+
+@_problem(4)
+def _inside_or_outside(rng: Stream, label: int) -> Recipe:
+    big, small = yield [BIG, SMALL]
+    canvas = Canvas()
+    if not canvas.put_anywhere(rng, big):
+        return None
+    return canvas if _put_by_side(rng, canvas, small, bool(label)) else None
+
+
+def _put_by_side(
+    rng: Stream, canvas: Canvas, figure: Figure, inside: bool, walls: int | None = None
+) -> bool:
+    """Draws the figure inside or outside of what the outline `walls` (by default all ink)
+    encloses."""
+    room = bitboard.enclosed(canvas.ink if walls is None else walls)
+    if inside:
+        return canvas.put_on(rng, figure, bitboard.places(figure.stamp, room & ~canvas.blocked))
+    return canvas.put_anywhere(rng, figure, forbidden=room)
+
+
+@_problem(5)
+def _two_pairs(rng: Stream, label: int) -> Recipe:
+    shapes = yield [MIDDLE] * (2 if label else 4)
+    return _scatter(rng, [shapes[0], shapes[0], shapes[1], shapes[1]] if label else shapes)
+
+
+@_problem(6)
+def _equal_distances(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        first = rng.real(0, W / 2)
+        second = first if label else rng.real(0, W / 2)
+        pairs = [*_around(rng, first), *_around(rng, second)]
+        gap = abs(_distance(*pairs[:2]) - _distance(*pairs[2:]))
+        wrong = gap > 1.5 if label else gap < APART
+        return None if wrong else _unless_cluttered(pairs)
+
+    centres = _propose(rng, SMALL.hole, layout)
+    a, b = yield [SMALL] * 2
+    return _drawn([a, a, b, b], centres)
+
+
+def _around(rng: Stream, radius: float) -> tuple[Point, Point]:
+    """Two opposite points at a distance `radius` from a random centre."""
+    (x, y), angle = _point(rng), rng.angle()
+    dx, dy = radius * math.cos(angle), radius * math.sin(angle)
+    return _round(x + dx, y + dy), _round(x - dx, y - dy)
+
+
+@_problem(7)
+def _groups_of_three_or_two(rng: Stream, label: int) -> Recipe:
+    shapes = yield [MIDDLE] * (2 if label else 3)
+    return _scatter(rng, [s for s in shapes for _ in range(3 if label else 2)])
+
+
+@_problem(8)
+def _half_size_copy_inside(rng: Stream, label: int) -> Recipe:
+    different = not label and rng.coin(INSIDE_SHARE_8)
+    while True:  # the kind is kept until a layout succeeds, so that its share is as stated
+        big, *other = yield [BIG] * (2 if different else 1)
+        (small,) = yield [_half(other[0] if different else big)]
+        canvas = Canvas()
+        canvas.kind = "" if label else ("different inside" if different else "copy outside")
+        if canvas.put_anywhere(rng, big) and _put_by_side(
+            rng, canvas, small, bool(label) or different
+        ):
+            return canvas
+
+
+@_problem(9)
+def _big_at_the_end(rng: Stream, label: int) -> Recipe:
+    start, middle, end = _propose(rng, MIDDLE.hole / 2, lambda: _on_a_line(rng))
+    (big,) = yield [MIDDLE]
+    (small,) = yield [_half(big)]
+    return _drawn([big, small, small], [start, middle, end] if label else [middle, start, end])
+
+
+def _on_a_line(rng: Stream) -> tuple[Point, Point, Point]:
+    """Two random points and one between them, in the order along the line."""
+    a, b, t = _point(rng), _point(rng), rng.real(0.25, 0.75)
+    return a, _round(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])), b
+
+
+def _square(rng: Stream) -> list[Point]:
+    """The corners of a square with a random centre, half diagonal and angle."""
+    (x, y), radius, angle = _point(rng), rng.real(0, W / 2), rng.angle()
+    turns = [angle + k * math.pi / 2 for k in range(4)]
+    return [_round(x + radius * math.cos(a), y + radius * math.sin(a)) for a in turns]
+
+
+@_problem(10)
+def _square_or_not(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        centres = _square(rng) if label else [_point(rng) for _ in range(4)]
+        return None if not label and _nearly_square(centres) else _unless_cluttered(centres)
+
+    centres = _propose(rng, SMALL.hole, layout)
+    (shape,) = yield [SMALL]
+    return _drawn([shape] * 4, centres)
+
+
+def _nearly_square(centres: Sequence[Point]) -> bool:
+    """Whether four random centres could be taken for the corners of a square."""
+    d = sorted(_distance(a, b) for i, a in enumerate(centres) for b in centres[:i])
+    return d[3] - d[0] < 8 and d[5] - d[4] < 8
+
+
+@_problem(11)
+def _touching(rng: Stream, label: int) -> Recipe:
+    big, small = yield [New(48, 16), New(21, 7)]
+    if label:
+        chain = _chain(rng, [big, small], 1, 4)
+        if chain is None:
+            return None
+        for _ in range(TRIES):
+            canvas, (x, y) = Canvas(), _point(rng)
+            if canvas.put(big, x, y) and canvas.put(
+                small, x + chain[1][0], y + chain[1][1], touching=True
+            ):
+                return canvas
+        return None
+    canvas = Canvas()
+    if not canvas.put_anywhere(rng, big):
+        return None
+    silhouette = canvas.ink | bitboard.enclosed(canvas.ink)
+    return canvas if canvas.put_anywhere(rng, small, forbidden=grow4(silhouette, W // 12)) else None
+
+
+@_problem(12)
+def _big_equidistant(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point]:
+        # Three points of a circle: the apex, and two on the far side, `opening` apart.
+        (x, y), angle = _point(rng), rng.angle()
+        opening, radius = rng.real(0.1, 0.5) * math.pi, rng.real(0.1, 0.6) * W
+        turns = [angle, angle + math.pi - opening / 2, angle + math.pi + opening / 2]
+        return [_round(x + radius * math.cos(a), y + radius * math.sin(a)) for a in turns]
+
+    def order() -> list[Point]:
+        apex, first, second = _propose(rng, 5, layout)
+        return [apex, first, second] if label else [first, apex, second]
+
+    small, big = yield [New(10, 5), New(21, 10)]
+    return _arranged([big, small, small], order)
+
+
+@_problem(13)
+def _same_offset(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        (ax, ay), (bx, by), (ox, oy) = a, b, offset = _point(rng), _point(rng), _offset(rng)
+        other = offset if label else _offset(rng)
+        near = [(ax + ox, ay + oy), (bx + other[0], by + other[1])]
+        if not label and any(
+            math.dist((c[0] - a[0], c[1] - a[1]), (d[0] - b[0], d[1] - b[1])) < W // 4
+            for c, d in (near, near[::-1])  # equal shapes: neither pairing may match
+        ):
+            return None
+        return [a, b, *near]
+
+    big, small = yield [New(32, 16), New(10, 5)]
+    return _arranged([big, big, small, small], layout, 10 * TRIES)
+
+
+def _offset(rng: Stream) -> Point:
+    return rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD), rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD)
+
+
+@_problem(14)
+def _collinear(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        if label:
+            return _unless_cluttered(list(_on_a_line(rng)))
+        centres = [_point(rng) for _ in range(3)]
+        return None if _cluttered(centres) or _near_a_segment(centres) else centres
+
+    centres = _propose(rng, SMALL.hole, layout)
+    (shape,) = yield [SMALL]
+    return _drawn([shape] * 3, centres)
+
+
+def _near_a_segment(centres: Sequence[Point]) -> bool:
+    """Whether some centre lies within NEAR pixels of the segment between the other two."""
+    for k in range(3):
+        p, a, b = (np.array(centres[(k + j) % 3], float) for j in range(3))
+        along = float(np.clip((p - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1))
+        if np.hypot(*(p - a - along * (b - a))) <= NEAR:
+            return True
+    return False
+
+
+@_problem(15)
+def _square_of_equals(rng: Stream, label: int) -> Recipe:
+    centres = _propose(rng, SMALL.hole, lambda: _unless_cluttered(_square(rng)))
+    shapes = yield [SMALL] * (1 if label else 4)
+    return _drawn(shapes * 4 if label else shapes, centres)
+
+
+@_problem(16)
+def _mirror_images(rng: Stream, label: int) -> Recipe:
+    (shape,) = yield [SMALL]
+    figures = [shape] * 3 + [shape.flipped() if label else shape] * 3
+    return _arranged(figures, lambda: _mirrored(_half_plane(rng)))
+
+
+def _half_plane(rng: Stream) -> list[Point]:
+    """Three centres in the left half."""
+    return [(rng.integer(0, W // 2 - 1), rng.integer(0, W - 1)) for _ in range(3)]
+
+
+def _mirrored(centres: list[Point]) -> list[Point] | None:
+    return _unless_cluttered(centres + [(W - 1 - x, y) for x, y in centres])
+
+
+@_problem(17)
+def _odd_one_at_the_circumcentre(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        equal = [_point(rng) for _ in range(3)]
+        centre = _circumcentre(*equal)
+        if centre is None:
+            return None
+        fourth = _round(*centre) if label else _point(rng)
+        wrong = not label and math.dist(fourth, centre) < APART
+        return None if wrong else _unless_cluttered([*equal, fourth])
+
+    centres = _propose(rng, SMALL.hole, layout)
+    shape, odd = yield [SMALL] * 2
+    return _drawn([shape, shape, shape, odd], centres)
+
+
+def _circumcentre(a: Point, b: Point, c: Point) -> tuple[float, float] | None:
+    """The point as far from a as from b and c; None where the three are collinear."""
+    bx, by, cx, cy = b[0] - a[0], b[1] - a[1], c[0] - a[0], c[1] - a[1]
+    d = 2 * (bx * cy - by * cx)
+    if d == 0:
+        return None
+    b2, c2 = bx * bx + by * by, cx * cx + cy * cy
+    return a[0] + (cy * b2 - by * c2) / d, a[1] + (bx * c2 - cx * b2) / d
+
+
+@_problem(18)
+def _symmetric_positions(rng: Stream, label: int) -> Recipe:
+    def layout() -> Sequence[Point] | None:
+        left = _half_plane(rng)
+        if label:
+            return _mirrored(left)
+        right = [(rng.integer(0, W - 1), y) for _, y in left]
+        # Chance mirror images would break the label.
+        if all(abs(W - 1 - x - u) < CLUTTER for (x, _), (u, _) in zip(left, right, strict=True)):
+            return None
+        return _unless_cluttered(left + right)
+
+    (shape,) = yield [SMALL]
+    return _arranged([shape] * 6, layout)
+
+
+@_problem(19)
+def _equal_up_to_scale(rng: Stream, label: int) -> Recipe:
+    return (yield from _transformed_pair(rng, label, turned=False))
+
+
+@_problem(21)
+def _equal_up_to_scale_and_turn(rng: Stream, label: int) -> Recipe:
+    return (yield from _transformed_pair(rng, label, turned=True))
+
+
+def _transformed_pair(rng: Stream, label: int, turned: bool) -> Recipe:
+    """Two shapes of radius 10.5 at their own scales from U(1, 4) (and angles)."""
+    shapes = yield [New(10.5, 1)] * (1 if label else 2)
+    wants: list[New | Again] = []
+    for k in range(2):
+        scale, angle = rng.real(1, 4), rng.angle() if turned else 0.0
+        wants.append(Again(shapes[k % len(shapes)], contours.turn(angle, scale), scale, angle))
+    return _scatter(rng, (yield wants), tries=1)
+
+
+@_problem(20)
+def _reflected(rng: Stream, label: int) -> Recipe:
+    first, *other = yield [New(16, 2)] * (1 if label else 2)
+    a, b = _point(rng), _point(rng)
+    if label:
+        # The mirror is the perpendicular bisector of the centres: its direction is kept.
+        axis = math.atan2(b[1] - a[1], b[0] - a[0]) + math.pi / 2
+        other = yield [Again(first, contours.reflection(axis), 1.0, 2 * axis, True)]
+    canvas = Canvas()
+    return canvas if canvas.put_all([first, other[0]], [a, b]) else None
+
+
+@_problem(22)
+def _collinear_equals(rng: Stream, label: int) -> Recipe:
+    centres = _propose(rng, SMALL.hole, lambda: _unless_cluttered(list(_on_a_line(rng))))
+    shapes = yield [SMALL] * (1 if label else 3)
+    return _drawn(shapes * 3 if label else shapes, centres)
+
+
+@_problem(23)
+def _one_inside_one_outside(rng: Stream, label: int) -> Recipe:
+    both_inside = rng.coin(INSIDE_SHARE_23)
+    sides = (True, False) if label else (both_inside, both_inside)
+    while True:
+        big, *smalls = yield [BIG, SMALL, SMALL]
+        canvas = Canvas()
+        canvas.kind = "" if label else ("both inside" if both_inside else "both outside")
+        if not canvas.put_anywhere(rng, big):
+            continue
+        outline = canvas.ink
+        if all(
+            _put_by_side(rng, canvas, small, side, outline)
+            for small, side in zip(smalls, sides, strict=True)
+        ):
+            return canvas
