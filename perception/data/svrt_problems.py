@@ -16,16 +16,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perception.data import bitboard, contours
+from perception.data import svrt_layouts as lay
 from perception.data.bitboard import grow4
 from perception.data.streams import Stream
+from perception.data.svrt_layouts import Point, W
 from perception.data.svrt_scene import Again, Canvas, Figure, New, Recipe, RecipeFunction
 
-Point = tuple[int, int]
-W = bitboard.SIZE
-CLUTTER = W // 6  # centres of small shapes differ by at least this much in x or y
-NEAR = W // 20  # problem 14: no centre this near to the segment of the other two
-APART = W // 6  # least difference of distances that are meant to differ
-NEIGHBOURHOOD = W // 2  # problem 13: largest offset in x and y
 TRIES = 100  # positions tried for one set of shapes
 BIG, SMALL, MIDDLE = New(48, 21), New(10, 1), New(21, 2)
 
@@ -46,43 +42,6 @@ def _problem(number: int) -> Callable[[RecipeFunction], RecipeFunction]:
         return recipe
 
     return register
-
-
-def _point(rng: Stream) -> Point:
-    return rng.integer(0, W - 1), rng.integer(0, W - 1)
-
-
-def _round(x: float, y: float) -> Point:
-    return round(x), round(y)
-
-
-def _distance(a: Point, b: Point) -> float:
-    return math.hypot(a[0] - b[0], a[1] - b[1])
-
-
-def _cluttered(centres: Sequence[Point]) -> bool:
-    """Whether some pair of centres is closer than CLUTTER in both axes."""
-    return any(
-        abs(a[0] - b[0]) < CLUTTER and abs(a[1] - b[1]) < CLUTTER
-        for i, a in enumerate(centres)
-        for b in centres[:i]
-    )
-
-
-def _propose(
-    rng: Stream, margin: float, layout: Callable[[], Sequence[Point] | None]
-) -> list[Point]:
-    """Centres from `layout`, drawn until it accepts its own proposal and no centre lies so near to
-    the frame that any shape with a hole of radius `margin` would cross it."""
-    low, high = margin, W - 1 - margin
-    while True:
-        centres = layout()
-        if centres is not None and all(low < v < high for c in centres for v in c):
-            return list(centres)
-
-
-def _unless_cluttered(centres: list[Point]) -> list[Point] | None:
-    return None if _cluttered(centres) else centres
 
 
 def _drawn(figures: Sequence[Figure], centres: Sequence[Point]) -> Canvas | None:
@@ -143,26 +102,23 @@ def _pairs_or_triple(rng: Stream, label: int) -> Recipe:
     figures = yield [MIDDLE] * 4
     # Label 1: {0, 1} and {2, 3}; label 0: {0, 1, 2} and {3}.
     groups = (figures[:2], figures[2:]) if label else (figures[:3], figures[3:])
-    chains = [_chain(rng, group, 1, 3) for group in groups]
-    if any(chain is None for chain in chains):
+    chains = [chain for group in groups if (chain := _chain(rng, group, 1, 3))]
+    if len(chains) < 2:
         return None
     for _ in range(TRIES):
         canvas = Canvas()
-        for group, chain in zip(groups, chains, strict=True):
-            forbidden = grow4(canvas.ink, W // 8)
-            origin = _point(rng)
-            centres = [(origin[0] + dx, origin[1] + dy) for dx, dy in chain or ()]
-            for figure, (x, y) in zip(group, centres, strict=True):
-                if not figure.stamp.inside(x, y) or figure.stamp.at(x, y) & forbidden:
-                    break
-            else:
-                for figure, (x, y) in zip(group, centres, strict=True):
-                    canvas.put(figure, x, y, touching=True)
-                continue
-            break
-        else:
+        if all(_put_group(rng, canvas, *pair) for pair in zip(groups, chains, strict=True)):
             return canvas
     return None
+
+
+def _put_group(rng: Stream, canvas: Canvas, figures: Sequence[Figure], chain: list[Point]) -> bool:
+    """Draws touching figures at a random place W / 8 pixels from all others, if it is free."""
+    origin, forbidden = lay.point(rng), grow4(canvas.ink, W // 8)
+    placed = [(f, lay.moved(origin, c)) for f, c in zip(figures, chain, strict=True)]
+    if any(not f.stamp.inside(*c) or f.stamp.at(*c) & forbidden for f, c in placed):
+        return False
+    return all(canvas.put(f, *c, touching=True) for f, c in placed)
 
 
 def _chain(rng: Stream, figures: Sequence[Figure], low: int, high: int) -> list[Point] | None:
@@ -231,21 +187,14 @@ def _equal_distances(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
         first = rng.real(0, W / 2)
         second = first if label else rng.real(0, W / 2)
-        pairs = [*_around(rng, first), *_around(rng, second)]
-        gap = abs(_distance(*pairs[:2]) - _distance(*pairs[2:]))
-        wrong = gap > 1.5 if label else gap < APART
-        return None if wrong else _unless_cluttered(pairs)
+        pairs = [*lay.opposite(rng, first), *lay.opposite(rng, second)]
+        gap = abs(lay.distance(*pairs[:2]) - lay.distance(*pairs[2:]))
+        wrong = gap > 1.5 if label else gap < lay.APART
+        return None if wrong else lay.unless_cluttered(pairs)
 
-    centres = _propose(rng, SMALL.hole, layout)
+    centres = lay.propose(rng, SMALL.hole, layout)
     a, b = yield [SMALL] * 2
     return _drawn([a, a, b, b], centres)
-
-
-def _around(rng: Stream, radius: float) -> tuple[Point, Point]:
-    """Two opposite points at a distance `radius` from a random centre."""
-    (x, y), angle = _point(rng), rng.angle()
-    dx, dy = radius * math.cos(angle), radius * math.sin(angle)
-    return _round(x + dx, y + dy), _round(x - dx, y - dy)
 
 
 @_problem(7)
@@ -270,40 +219,21 @@ def _half_size_copy_inside(rng: Stream, label: int) -> Recipe:
 
 @_problem(9)
 def _big_at_the_end(rng: Stream, label: int) -> Recipe:
-    start, middle, end = _propose(rng, MIDDLE.hole / 2, lambda: _on_a_line(rng))
+    start, middle, end = lay.propose(rng, MIDDLE.hole / 2, lambda: lay.on_a_line(rng))
     (big,) = yield [MIDDLE]
     (small,) = yield [_half(big)]
     return _drawn([big, small, small], [start, middle, end] if label else [middle, start, end])
 
 
-def _on_a_line(rng: Stream) -> tuple[Point, Point, Point]:
-    """Two random points and one between them, in the order along the line."""
-    a, b, t = _point(rng), _point(rng), rng.real(0.25, 0.75)
-    return a, _round(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])), b
-
-
-def _square(rng: Stream) -> list[Point]:
-    """The corners of a square with a random centre, half diagonal and angle."""
-    (x, y), radius, angle = _point(rng), rng.real(0, W / 2), rng.angle()
-    turns = [angle + k * math.pi / 2 for k in range(4)]
-    return [_round(x + radius * math.cos(a), y + radius * math.sin(a)) for a in turns]
-
-
 @_problem(10)
 def _square_or_not(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
-        centres = _square(rng) if label else [_point(rng) for _ in range(4)]
-        return None if not label and _nearly_square(centres) else _unless_cluttered(centres)
+        centres = lay.square(rng) if label else [lay.point(rng) for _ in range(4)]
+        return None if not label and lay.nearly_square(centres) else lay.unless_cluttered(centres)
 
-    centres = _propose(rng, SMALL.hole, layout)
+    centres = lay.propose(rng, SMALL.hole, layout)
     (shape,) = yield [SMALL]
     return _drawn([shape] * 4, centres)
-
-
-def _nearly_square(centres: Sequence[Point]) -> bool:
-    """Whether four random centres could be taken for the corners of a square."""
-    d = sorted(_distance(a, b) for i, a in enumerate(centres) for b in centres[:i])
-    return d[3] - d[0] < 8 and d[5] - d[4] < 8
 
 
 @_problem(11)
@@ -314,10 +244,8 @@ def _touching(rng: Stream, label: int) -> Recipe:
         if chain is None:
             return None
         for _ in range(TRIES):
-            canvas, (x, y) = Canvas(), _point(rng)
-            if canvas.put(big, x, y) and canvas.put(
-                small, x + chain[1][0], y + chain[1][1], touching=True
-            ):
+            canvas = Canvas()
+            if _put_group(rng, canvas, [big, small], chain):
                 return canvas
         return None
     canvas = Canvas()
@@ -331,13 +259,13 @@ def _touching(rng: Stream, label: int) -> Recipe:
 def _big_equidistant(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point]:
         # Three points of a circle: the apex, and two on the far side, `opening` apart.
-        (x, y), angle = _point(rng), rng.angle()
+        (x, y), angle = lay.point(rng), rng.angle()
         opening, radius = rng.real(0.1, 0.5) * math.pi, rng.real(0.1, 0.6) * W
         turns = [angle, angle + math.pi - opening / 2, angle + math.pi + opening / 2]
-        return [_round(x + radius * math.cos(a), y + radius * math.sin(a)) for a in turns]
+        return [lay.rounded(x + radius * math.cos(a), y + radius * math.sin(a)) for a in turns]
 
     def order() -> list[Point]:
-        apex, first, second = _propose(rng, 5, layout)
+        apex, first, second = lay.propose(rng, 5, layout)
         return [apex, first, second] if label else [first, apex, second]
 
     small, big = yield [New(10, 5), New(21, 10)]
@@ -347,9 +275,9 @@ def _big_equidistant(rng: Stream, label: int) -> Recipe:
 @_problem(13)
 def _same_offset(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
-        (ax, ay), (bx, by), (ox, oy) = a, b, offset = _point(rng), _point(rng), _offset(rng)
-        other = offset if label else _offset(rng)
-        near = [(ax + ox, ay + oy), (bx + other[0], by + other[1])]
+        a, b, first = lay.point(rng), lay.point(rng), lay.offset(rng)
+        second = first if label else lay.offset(rng)
+        near = [lay.moved(a, first), lay.moved(b, second)]
         if not label and any(
             math.dist((c[0] - a[0], c[1] - a[1]), (d[0] - b[0], d[1] - b[1])) < W // 4
             for c, d in (near, near[::-1])  # equal shapes: neither pairing may match
@@ -361,36 +289,22 @@ def _same_offset(rng: Stream, label: int) -> Recipe:
     return _arranged([big, big, small, small], layout, 10 * TRIES)
 
 
-def _offset(rng: Stream) -> Point:
-    return rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD), rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD)
-
-
 @_problem(14)
 def _collinear(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
         if label:
-            return _unless_cluttered(list(_on_a_line(rng)))
-        centres = [_point(rng) for _ in range(3)]
-        return None if _cluttered(centres) or _near_a_segment(centres) else centres
+            return lay.unless_cluttered(list(lay.on_a_line(rng)))
+        centres = [lay.point(rng) for _ in range(3)]
+        return None if lay.cluttered(centres) or lay.near_a_segment(centres) else centres
 
-    centres = _propose(rng, SMALL.hole, layout)
+    centres = lay.propose(rng, SMALL.hole, layout)
     (shape,) = yield [SMALL]
     return _drawn([shape] * 3, centres)
 
 
-def _near_a_segment(centres: Sequence[Point]) -> bool:
-    """Whether some centre lies within NEAR pixels of the segment between the other two."""
-    for k in range(3):
-        p, a, b = (np.array(centres[(k + j) % 3], float) for j in range(3))
-        along = float(np.clip((p - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1))
-        if np.hypot(*(p - a - along * (b - a))) <= NEAR:
-            return True
-    return False
-
-
 @_problem(15)
 def _square_of_equals(rng: Stream, label: int) -> Recipe:
-    centres = _propose(rng, SMALL.hole, lambda: _unless_cluttered(_square(rng)))
+    centres = lay.propose(rng, SMALL.hole, lambda: lay.unless_cluttered(lay.square(rng)))
     shapes = yield [SMALL] * (1 if label else 4)
     return _drawn(shapes * 4 if label else shapes, centres)
 
@@ -399,55 +313,37 @@ def _square_of_equals(rng: Stream, label: int) -> Recipe:
 def _mirror_images(rng: Stream, label: int) -> Recipe:
     (shape,) = yield [SMALL]
     figures = [shape] * 3 + [shape.flipped() if label else shape] * 3
-    return _arranged(figures, lambda: _mirrored(_half_plane(rng)))
-
-
-def _half_plane(rng: Stream) -> list[Point]:
-    """Three centres in the left half."""
-    return [(rng.integer(0, W // 2 - 1), rng.integer(0, W - 1)) for _ in range(3)]
-
-
-def _mirrored(centres: list[Point]) -> list[Point] | None:
-    return _unless_cluttered(centres + [(W - 1 - x, y) for x, y in centres])
+    return _arranged(figures, lambda: lay.with_mirror_images(lay.left_half(rng)))
 
 
 @_problem(17)
 def _odd_one_at_the_circumcentre(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
-        equal = [_point(rng) for _ in range(3)]
-        centre = _circumcentre(*equal)
+        equal = [lay.point(rng) for _ in range(3)]
+        centre = lay.circumcentre(*equal)
         if centre is None:
             return None
-        fourth = _round(*centre) if label else _point(rng)
-        wrong = not label and math.dist(fourth, centre) < APART
-        return None if wrong else _unless_cluttered([*equal, fourth])
+        fourth = lay.rounded(*centre) if label else lay.point(rng)
+        wrong = not label and math.dist(fourth, centre) < lay.APART
+        return None if wrong else lay.unless_cluttered([*equal, fourth])
 
-    centres = _propose(rng, SMALL.hole, layout)
+    centres = lay.propose(rng, SMALL.hole, layout)
     shape, odd = yield [SMALL] * 2
     return _drawn([shape, shape, shape, odd], centres)
-
-
-def _circumcentre(a: Point, b: Point, c: Point) -> tuple[float, float] | None:
-    """The point as far from a as from b and c; None where the three are collinear."""
-    bx, by, cx, cy = b[0] - a[0], b[1] - a[1], c[0] - a[0], c[1] - a[1]
-    d = 2 * (bx * cy - by * cx)
-    if d == 0:
-        return None
-    b2, c2 = bx * bx + by * by, cx * cx + cy * cy
-    return a[0] + (cy * b2 - by * c2) / d, a[1] + (bx * c2 - cx * b2) / d
 
 
 @_problem(18)
 def _symmetric_positions(rng: Stream, label: int) -> Recipe:
     def layout() -> Sequence[Point] | None:
-        left = _half_plane(rng)
+        left = lay.left_half(rng)
         if label:
-            return _mirrored(left)
+            return lay.with_mirror_images(left)
         right = [(rng.integer(0, W - 1), y) for _, y in left]
         # Chance mirror images would break the label.
-        if all(abs(W - 1 - x - u) < CLUTTER for (x, _), (u, _) in zip(left, right, strict=True)):
+        gaps = [abs(W - 1 - a[0] - b[0]) for a, b in zip(left, right, strict=True)]
+        if max(gaps) < lay.CLUTTER:
             return None
-        return _unless_cluttered(left + right)
+        return lay.unless_cluttered(left + right)
 
     (shape,) = yield [SMALL]
     return _arranged([shape] * 6, layout)
@@ -476,7 +372,7 @@ def _transformed_pair(rng: Stream, label: int, turned: bool) -> Recipe:
 @_problem(20)
 def _reflected(rng: Stream, label: int) -> Recipe:
     first, *other = yield [New(16, 2)] * (1 if label else 2)
-    a, b = _point(rng), _point(rng)
+    a, b = lay.point(rng), lay.point(rng)
     if label:
         # The mirror is the perpendicular bisector of the centres: its direction is kept.
         axis = math.atan2(b[1] - a[1], b[0] - a[0]) + math.pi / 2
@@ -487,7 +383,7 @@ def _reflected(rng: Stream, label: int) -> Recipe:
 
 @_problem(22)
 def _collinear_equals(rng: Stream, label: int) -> Recipe:
-    centres = _propose(rng, SMALL.hole, lambda: _unless_cluttered(list(_on_a_line(rng))))
+    centres = lay.propose(rng, SMALL.hole, lambda: lay.unless_cluttered(list(lay.on_a_line(rng))))
     shapes = yield [SMALL] * (1 if label else 3)
     return _drawn(shapes * 3 if label else shapes, centres)
 

@@ -65,7 +65,8 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One figure of a scene: shape number, centre (x, y) in pixels, and its transform."""
+    """One figure of a scene: shape number, centre (x, y) in pixels, transform (see `Figure`), and
+    its pixels as a bitboard."""
 
     shape: int
     x: int
@@ -73,6 +74,11 @@ class Part:
     scale: float
     angle: float
     mirrored: bool
+    ink: int = dataclasses.field(repr=False)
+
+    def mask(self) -> np.ndarray:
+        """bool [128, 128]: where this figure inks the image."""
+        return bitboard.to_array(self.ink).reshape(bitboard.SIZE, bitboard.SIZE).astype(bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +111,11 @@ class Canvas:
         keep clear of the frame."""
         if not (figure.stamp.inside(x, y) if touching else self.fits(figure, x, y)):
             return False
-        self.ink |= figure.stamp.at(x, y)
+        ink = figure.stamp.at(x, y)
+        self.ink |= ink
         self.blocked = bitboard.grow8(self.ink)
-        self.parts.append(Part(figure.shape, x, y, figure.scale, figure.angle, figure.mirrored))
+        transform = figure.scale, figure.angle, figure.mirrored
+        self.parts.append(Part(figure.shape, x, y, *transform, ink))
         return True
 
     def put_anywhere(
