@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Personalised classifiers on MultiPICo (506 annotators, 9 languages): five seeds, text folds.
+
+python -m nlp.personalize --config=configs/nlp/personalize_multipico.py --workdir=runs/p_multipico
+
+Results and times: docs/personalization.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "data": "multipico",
+            "split": "texts",
+            "folds": 5,
+            "seeds": 5,
+            "encoders": (
+                {"kind": "tfidf", "analyzer": "char_wb", "ngrams": (2, 4)},
+                {"kind": "sentence"},
+            ),
+            "fit": {"epochs": 20, "learning_rate": 0.008},
+        }
+    )
