@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RWKV as the reader of a scan path: the adapter to `rwkvjax`, under GAP-Abstractor's interface.
+
+Glimpse by glimpse, content and place enter as one vector in the order of the fixations; the state
+after the last one is what the network knows of the image, and its output is read out. Recurrence
+over fixations makes the order matter, and lets the number of glimpses grow at constant memory.
+
+Dimensions: N images, T fixations, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from perception.networks import layers, stem
+from perception.networks.layers import Params, Specs
+from rwkvjax import config as config_lib
+from rwkvjax import model
+
+
+@dataclasses.dataclass(frozen=True)
+class GlimpseRwkv:
+    """The network.
+
+    Attributes:
+      glimpses: shape (T, K, g, g) of the contents.
+      outputs: number of logits.
+      stem: encoders of content and location.
+      version: of RWKV, e.g. "6" or "7".
+      width: D, a multiple of 64 (of a head).
+      depth: layers.
+    """
+
+    glimpses: tuple[int, int, int, int]
+    outputs: int = 2
+    stem: stem.StemConfig = stem.StemConfig()
+    version: str = "6"
+    width: int = 128
+    depth: int = 2
+
+    inputs = ("content", "location")
+
+    @property
+    def config(self) -> config_lib.Config:
+        """Of the blocks; there are no tokens, so the vocabulary is a placeholder."""
+        return config_lib.Config(
+            version=self.version, vocab_size=1, dim=self.width, layers=self.depth
+        )
+
+    def param_specs(self) -> Specs:
+        """Parameters: the blocks and the last norm of `rwkvjax`, between dense layers."""
+        rwkv = model.param_specs(self.config)
+        return {
+            "stem": stem.specs(self.stem, self.glimpses),
+            "embed": layers.dense_specs(self.stem.width + self.stem.place, self.width),
+            "blocks": rwkv["blocks"],
+            "ln_out": rwkv["ln_out"],
+            "head": layers.dense_specs(self.width, self.outputs),
+        }
+
+    def apply(
+        self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [N, outputs]; see `Abstractor.apply`."""
+        del key
+        return layers.dense(params["head"], self._hidden(params, inputs)[0][:, -1])
+
+    def _hidden(self, params: Params, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
+        joined = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs), axis=-1)
+        x = layers.dense(params["embed"], joined)
+        state = model.init_state(self.config, len(x))
+        return model.run_blocks(params, self.config, x, state)
