@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks over glimpses: published parameter counts, plain NumPy forwards, what must not matter."""
+"""Networks over glimpses: published sizes, plain NumPy forwards, what must not matter."""
 
 import jax
 import jax.numpy as jnp
