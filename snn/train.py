@@ -23,6 +23,7 @@ TASKS = {
     "digits": "snn.tasks.sequence_run",
     "language": "snn.tasks.sequence_run",
     "phonemes": "snn.tasks.sequence_run",
+    "transducer": "snn.tasks.transducer_run",
 }
 
 

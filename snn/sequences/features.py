@@ -18,9 +18,14 @@ def mel(frequency: np.ndarray | float) -> np.ndarray:
     return 1127.0 * np.log1p(np.asarray(frequency, np.float64) / 700.0)
 
 
-def mel_filters(bands: int, fft_size: int, rate: int) -> np.ndarray:
-    """Weights [fft_size / 2, bands] of the power spectrum without its Nyquist bin."""
-    edges = np.linspace(mel(LOWEST_HZ), mel(rate / 2), bands + 2)
+def mel_filters(
+    bands: int, fft_size: int, rate: int, low: float = LOWEST_HZ, high: float = 0.0
+) -> np.ndarray:
+    """Weights [fft_size / 2, bands] of the power spectrum without its Nyquist bin.
+
+    The triangles lie between `low` and `high` Hz; 0 stands for half the rate.
+    """
+    edges = np.linspace(mel(low), mel(high or rate / 2), bands + 2)
     at = mel(np.arange(fft_size // 2) * rate / fft_size)[:, None]
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (at - left) / (centre - left)

@@ -116,6 +116,16 @@ CELLS: dict[str, Build] = {
 }
 
 
+def hidden_cells(cfg: NetworkConfig, inputs: int, copies: int = 1) -> list[Any]:
+    """The cells of the hidden layers, each fed by `copies` outputs of the one below."""
+    names = cfg.cell * len(cfg.hidden) if len(cfg.cell) == 1 else cfg.cell
+    built: list[Any] = []
+    for name, size in zip(names, cfg.hidden, strict=True):
+        width = copies * built[-1].output_size if built else inputs
+        built.append(CELLS[name](width, size, cfg))
+    return built
+
+
 def build_network(cfg: NetworkConfig, inputs: int, outputs: int) -> cells.Stack:
     """The stack of a configuration: inputs (or tokens) to unnormalised scores of the outputs."""
     layers: list[Any] = []
@@ -125,10 +135,8 @@ def build_network(cfg: NetworkConfig, inputs: int, outputs: int) -> cells.Stack:
             raise ValueError(f"tying needs as many tokens in ({inputs}) as out ({outputs})")
         layers.append(cells.Embedding(inputs, cfg.embedding))
         width = cfg.embedding
-    names = cfg.cell * len(cfg.hidden) if len(cfg.cell) == 1 else cfg.cell
-    for name, size in zip(names, cfg.hidden, strict=True):
-        layers.append(CELLS[name](width, size, cfg))
-        width = layers[-1].output_size
+    layers += hidden_cells(cfg, width)
+    width = layers[-1].output_size
     for size in cfg.readout:
         layers += [cells.Dense(width, size), cells.Activation(size, "relu")]
         width = size

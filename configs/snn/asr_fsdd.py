@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connected digits (1 to 5 of a string) of the Free Spoken Digit Dataset; an unseen test speaker.
+
+    python -m snn.train --config=configs/snn/asr_fsdd.py:lstm --workdir=runs/asr_fsdd_lstm
+    python -m snn.train --config=configs/snn/asr_fsdd.py:output_snu --workdir=runs/asr_fsdd_o
+
+The argument is CELL[,ENCODER WIDTH]: the unit of the encoder and the prediction network, and the
+units of each of the two encoder layers. docs/speech.md has the results.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "output_snu") -> ConfigDict:
+    cell, width = (*arg.split(","), "96")[:2]
+    units = {
+        "cell": (cell,),
+        "recurrent": True,
+        "train_decay": cell.endswith("snu"),
+        "decay": 0.8,
+        "threshold": 0.5,
+    }
+    if cell.endswith("snu"):
+        units["decay_range"] = (0.3, 0.95)
+    return ConfigDict(
+        {
+            "task": "transducer",
+            "data": {
+                "corpus": "fsdd",
+                "options": {"longest": 5},
+                "tokens": "words",
+                "buckets": 3,
+                "eval_batch_size": 50,
+            },
+            "features": {"rate": 8000, "bands": 40, "normalise": "running", "stack": 4, "skip": 4},
+            "augment": {
+                "speeds": (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25),
+                "noise_snr_db": (5.0, 30.0),
+                "gain_db": 6.0,
+                "frequency_masks": 2,
+                "frequency_width": 8,
+                "time_masks": 2,
+                "time_width": 15,
+            },
+            "model": {
+                "encoder": {**units, "hidden": (int(width), int(width))},
+                "prediction": {**units, "hidden": (32,)},
+                "joint": "multiplicative",
+                "joint_size": 64,
+            },
+            "loss": {"dropout": 0.1, "fast_emit": 0.0},
+            "optimizer": {
+                "learning_rate": 4e-3 if cell.endswith("snu") else 2e-3,
+                "final_learning_rate": 1e-5,
+                "warmup_steps": 100,
+                "beta2": 0.98,
+                "weight_decay": 1e-4,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "steps": 1500,
+                "batch_size": 32,
+                "seed": 0,
+                "log_every": 50,
+                "eval_every": 150,
+                "keep": 1,
+                "best_metric": "eval/label_errors",
+            },
+        }
+    )

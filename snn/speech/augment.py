@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distortions of training speech: noise and masks on the device, speed on the host.
+
+Speed perturbation (Ko et al., Interspeech 2015) plays a recording faster or slower, which moves
+tempo, pitch and formants together, as another vocal tract does. SpecAugment (arXiv 1904.08779)
+masks bands of frequency and spans of time (without its time warping, which gains least).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import permute
+from snn.speech import audio as audio_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Distortions; the defaults are none.
+
+    Attributes:
+      speeds: factors, one drawn for each use of a recording; () for none.
+      noise_snr_db: (low, high) ratio of signal to added white noise; () for none.
+      noise_probability: share of utterances that get it.
+      gain_db: loudness is drawn within plus or minus so much.
+      frequency_masks, frequency_width: number of masks, and their largest width in bands.
+      time_masks, time_width: the same for frames (before stacking).
+      time_share: a time mask is at most this share of the utterance.
+    """
+
+    speeds: tuple[float, ...] = ()
+    noise_snr_db: tuple[float, ...] = ()
+    noise_probability: float = 0.5
+    gain_db: float = 0.0
+    frequency_masks: int = 0
+    frequency_width: int = 8
+    time_masks: int = 0
+    time_width: int = 20
+    time_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if any(not 0.5 <= s <= 2 for s in self.speeds):
+            raise ValueError(f"speeds must be in 0.5 ... 2, got {self.speeds}")
+        snr = self.noise_snr_db
+        if snr and (len(snr) != 2 or snr[0] > snr[1]):
+            raise ValueError(f"noise_snr_db must be (low, high), got {snr}")
+        if not (0 <= self.noise_probability <= 1 and 0 <= self.time_share <= 1):
+            raise ValueError(
+                f"shares must be in 0 ... 1, got {self.noise_probability=}, {self.time_share=}"
+            )
+        if min(self.frequency_masks, self.time_masks, self.gain_db) < 0:
+            raise ValueError("numbers of masks and gain_db must not be negative")
+
+
+def change_speed(samples: np.ndarray, factor: float, rate: int) -> np.ndarray:
+    """Samples [N] played `factor` times as fast: [about N / factor]."""
+    if factor == 1.0:
+        return samples
+    return audio_lib.resample(samples, rate * factor, rate, quality="MQ")
+
+
+def draw_speed(cfg: AugmentConfig, seed: int, use: int) -> float:
+    """The factor of one use of a recording: a pure function of (seed, use)."""
+    if not cfg.speeds:
+        return 1.0
+    return cfg.speeds[permute.derive_seed(seed, "speed", use) % len(cfg.speeds)]
+
+
+def add_noise(
+    cfg: AugmentConfig, key: jax.Array, audio: jax.Array, samples: jax.Array
+) -> jax.Array:
+    """White noise and a gain on sound [B, N]; padding stays as it is."""
+    if not (cfg.noise_snr_db or cfg.gain_db):
+        return audio
+    rows = (len(audio), 1)
+    draw, choose, level, gain = jax.random.split(key, 4)
+    inside = jnp.arange(audio.shape[1]) < samples[:, None]
+    if cfg.noise_snr_db:
+        power = jnp.where(inside, jnp.square(audio), 0).sum(axis=1, keepdims=True)
+        loudness = jnp.sqrt(power / jnp.maximum(samples[:, None], 1))
+        low, high = cfg.noise_snr_db
+        snr = jax.random.uniform(level, rows, minval=low, maxval=high)
+        chosen = jax.random.bernoulli(choose, cfg.noise_probability, rows)
+        scale = jnp.where(chosen, loudness * 10 ** (-snr / 20), 0.0)
+        audio = audio + jnp.where(inside, scale * jax.random.normal(draw, audio.shape), 0.0)
+    if cfg.gain_db:
+        decibels = jax.random.uniform(gain, rows, minval=-cfg.gain_db, maxval=cfg.gain_db)
+        audio = audio * 10 ** (decibels / 20)
+    return audio
+
+
+def spec_augment(cfg: AugmentConfig, key: jax.Array, x: jax.Array, frames: jax.Array) -> jax.Array:
+    """Sets spans of normalised features [B, T, F] to zero, their mean."""
+    bands = jnp.full((len(x),), x.shape[2])
+    along_band, along_time = jax.random.split(key)
+    width = jnp.minimum(cfg.time_width, (cfg.time_share * frames).astype(jnp.int32))
+    hidden = _spans(along_time, cfg.time_masks, width, frames, x.shape[1])[:, :, None]
+    limit = jnp.minimum(cfg.frequency_width, bands)
+    hidden |= _spans(along_band, cfg.frequency_masks, limit, bands, x.shape[2])[:, None]
+    return jnp.where(hidden, 0.0, x)
+
+
+def _spans(key: jax.Array, masks: int, width: jax.Array, length: jax.Array, size: int) -> jax.Array:
+    """bool [B, size]: union of `masks` spans of at most `width` [B] within `length` [B]."""
+    widths, starts = jax.random.uniform(key, (2, len(length), masks))
+    spans = jnp.floor(widths * (width[:, None] + 1))
+    first = jnp.floor(starts * (length[:, None] - spans + 1))
+    at = jnp.arange(size)[None, None]
+    return ((at >= first[..., None]) & (at < (first + spans)[..., None])).any(axis=1)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training run of a speech recogniser, and the report on what came out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import config as config_lib
+from core import files, optim
+from core import params as params_lib
+from core.cli import explain
+from core.loop import Trainer
+from core.task import PyTree, TrainConfig
+from snn.speech import corpora, manifest, scoring, tokenizer
+from snn.speech.augment import AugmentConfig
+from snn.speech.features import FeatureConfig
+from snn.speech.network import Transducer, TransducerConfig
+from snn.speech.tokenizer import Tokenizer
+from snn.speech.utterances import Utterances
+from snn.tasks import selection
+from snn.tasks.transducer import LossConfig, TransducerTask
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechDataConfig:
+    """Utterances: either a named corpus, or manifests (see `snn.speech.manifest`).
+
+    Attributes:
+      corpus: a corpus of `snn.speech.corpora`, written below the workdir; "" to name manifests.
+      options: arguments of that corpus.
+      train, valid, test: manifests; test may be "".
+      tokens: kind of labels; see `snn.speech.tokenizer`.
+      subwords: number of subwords, for that kind.
+      buckets: shapes of training batches (evaluation has as many).
+      eval_batch_size: utterances in an evaluation batch.
+      max_seconds: longer utterances are bad ones.
+      skip_bad: leave bad lines and utterances out, and say so, instead of stopping.
+    """
+
+    corpus: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+    tokens: str = "characters"
+    subwords: int = 0
+    buckets: int = 3
+    eval_batch_size: int = 32
+    max_seconds: float = 30.0
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.corpus) == bool(self.train and self.valid):
+            raise ValueError(
+                "expected either a corpus, or the manifests train and valid; got"
+                f" {self.corpus=}, {self.train=}, {self.valid=}"
+            )
+        if self.tokens not in tokenizer.KINDS:
+            raise ValueError(f"tokens must be one of {tokenizer.KINDS}, got {self.tokens!r}")
+        if min(self.buckets, self.eval_batch_size) < 1:
+            raise ValueError(f"{self.buckets=} and {self.eval_batch_size=} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file."""
+
+    task: str
+    train: TrainConfig
+    data: SpeechDataConfig
+    features: FeatureConfig = FeatureConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: TransducerConfig = TransducerConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: optim.AdamWConfig = optim.AdamWConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Manifest items of each part, and the tokenizer of the training part."""
+
+    items: Mapping[str, list[manifest.Item]]
+    tokens: Tokenizer
+    complaints: tuple[str, ...]
+
+
+def load_corpus(cfg: SpeechDataConfig, folder: Path) -> Corpus:
+    """Reads the manifests, after writing those of a named corpus below `folder`."""
+    paths = {part: getattr(cfg, part) for part in corpora.PARTS}
+    if cfg.corpus:
+        paths = corpora.prepare(cfg.corpus, folder, **dict(cfg.options))
+    items, complaints = {}, []
+    for part, path in paths.items():
+        if path:
+            items[part], bad = manifest.read(path, cfg.skip_bad)
+            complaints += bad
+    for line in complaints:
+        print(f"left out: {line}", file=sys.stderr)
+    texts = [item.text for item in items["train"]]
+    return Corpus(items, tokenizer.build(cfg.tokens, texts, cfg.subwords), tuple(complaints))
+
+
+def make_source(cfg: RunConfig, corpus: Corpus, part: str) -> Utterances:
+    """Batches of a part: shuffled and distorted for training, as they are otherwise."""
+    training = part == "train"
+    return Utterances(
+        corpus.items[part],
+        corpus.tokens,
+        cfg.features,
+        cfg.train.batch_size if training else cfg.data.eval_batch_size,
+        seed=cfg.train.seed if training else None,
+        buckets=cfg.data.buckets,
+        augmentation=cfg.augment,
+        max_seconds=cfg.data.max_seconds,
+        skip_bad=cfg.data.skip_bad,
+    )
+
+
+def make_trainer(cfg: RunConfig, workdir: Path, report: Any = None) -> tuple[Trainer, Corpus]:
+    """Builds data, network, task and optimiser; compiles nothing yet."""
+    corpus = load_corpus(cfg.data, workdir / "corpus")
+    net = Transducer(cfg.model, cfg.features.size, corpus.tokens.size)
+    source = make_source(cfg, corpus, "train")
+    task = TransducerTask(
+        net,
+        cfg.features,
+        cfg.loss,
+        cfg.augment,
+        make_source(cfg, corpus, "valid"),
+        cfg.data.eval_batch_size,
+    )
+    run_config = {**config_lib.to_dict(cfg), "tokenizer": corpus.tokens.describe()}
+    tx = optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps)
+    trainer = Trainer(task, tx, source, cfg.train, workdir, run_config=run_config, report=report)
+    return trainer, corpus
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured; writes report.json, transcripts of the test part, and pictures."""
+    cfg = config_lib.build(RunConfig, config)
+    out = Path(workdir).expanduser().resolve()
+    with explain():
+        trainer, corpus = make_trainer(cfg, out)
+    source: Any = trainer.source
+    print(
+        f"{cfg.data.corpus or cfg.data.train}: {len(source.items)} utterances,"
+        f" {corpus.tokens.size} labels, shapes {source.shapes};"
+        f" {params_lib.count(trainer.specs):,} parameters",
+        file=sys.stderr,
+    )
+    start = time.monotonic()
+    state = trainer.run()
+    seconds = time.monotonic() - start
+    params, chosen = selection.selected(trainer, state)
+    if jax.process_index() != 0:
+        return
+    result = {**report(cfg, trainer, params, corpus, out), **chosen, "seconds": round(seconds, 1)}
+    with files.atomic_write(out / "report.json", "w") as f:
+        json.dump(result, f, indent=2)
+    print(json.dumps(result, indent=2))
+
+
+def transcripts(task: TransducerTask, params: PyTree, source: Utterances) -> list[tuple[int, str]]:
+    """(index of the item, recognised text) of every utterance of a source, each once."""
+    found: dict[int, str] = {}
+    run = jax.jit(task.transcribe)
+    for first in range(0, len(source), source.batch_size):
+        indices = np.arange(first, first + source.batch_size)
+        rows, _, _ = source.rows_of(indices)
+        batch = source.get(indices)
+        decoded = jax.device_get(run(params, batch))
+        for i, row in enumerate(rows):
+            if batch["weight"][i] and int(row) not in found:
+                labels = decoded.labels[i, : decoded.counts[i]]
+                found[int(row)] = source.tokenizer.decode(int(k) for k in labels)
+    return sorted(found.items())
+
+
+def report(
+    cfg: RunConfig, trainer: Trainer, params: PyTree, corpus: Corpus, out: Path
+) -> dict[str, Any]:
+    """Word error rates of the validation and test parts, and what the run was."""
+    task: TransducerTask = trainer.task  # type: ignore[assignment]
+    result: dict[str, Any] = {
+        "task": cfg.task,
+        "data": cfg.data.corpus or cfg.data.train,
+        "encoder": " ".join(cfg.model.encoder.cell),
+        "prediction": " ".join(cfg.model.prediction.cell),
+        "parameters": params_lib.count(trainer.specs),
+        "seed": cfg.train.seed,
+    }
+    for part in ("valid", "test"):
+        if part not in corpus.items:
+            continue
+        source = make_source(cfg, corpus, part)
+        rows = transcripts(task, params, source)
+        wanted = [source.items[i].text for i, _ in rows]
+        score = scoring.score(wanted, [text for _, text in rows])
+        result.update({f"{part}_{k}": v for k, v in score.summary().items()})
+        with files.atomic_write(out / f"{part}_transcripts.jsonl", "w") as f:
+            for (i, text), reference in zip(rows, wanted, strict=True):
+                line = {"file": str(source.items[i].path), "text": reference, "found": text}
+                f.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with files.atomic_write(out / f"{part}_alignment.txt", "w") as f:
+            f.write(score.alignment)
+    return result
