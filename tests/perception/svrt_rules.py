@@ -359,9 +359,9 @@ RULES = {
     16: _rule16,
     17: _rule17,
     18: _rule18,
-    19: _similar(lambda a, b, c: mismatch(a, b), 0.08, 0.06),
-    20: _similar(_reflected, 0.08, 0.09),
-    21: _similar(lambda a, b, c: turned_mismatch(a, b), 0.08, 0.05),
+    19: _similar(lambda a, b, c: mismatch(a, b), 0.08, 0.05),
+    20: _similar(_reflected, 0.1, 0.06),
+    21: _similar(lambda a, b, c: turned_mismatch(a, b), 0.12, 0.05),
     22: _rule22,
     23: _rule23,
 }
