@@ -85,7 +85,7 @@ class Glimpses(NamedTuple):
 
 
 def look(
-    images: jax.Array, cfg: FrontEndConfig | None = None, key: jax.Array | None = None
+    images: jax.Array | np.ndarray, cfg: FrontEndConfig | None = None, key: jax.Array | None = None
 ) -> Glimpses:
     """Glimpses of images.
 
@@ -101,8 +101,8 @@ def look(
       TypeError, ValueError: unusable images, too many fixations, or a missing key.
     """
     cfg = cfg or FrontEndConfig()
-    images = jnp.asarray(images)
     images_lib.check(images)
+    images = jnp.asarray(images)
     fixation_lib.check_room(cfg.fixation, images.shape[1])
     if (key is None) == (cfg.policy == "random"):
         raise ValueError(

@@ -21,6 +21,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perception import images as images_lib
 
@@ -59,7 +60,7 @@ class SaliencyConfig:
             raise ValueError(f"blur must be 0 or odd, got {self.blur}")
 
 
-def saliency(images: jax.Array, cfg: SaliencyConfig | None = None) -> jax.Array:
+def saliency(images: jax.Array | np.ndarray, cfg: SaliencyConfig | None = None) -> jax.Array:
     """The saliency map of each image.
 
     Differentiable almost everywhere: the gradient follows the displacement that wins.
@@ -76,6 +77,7 @@ def saliency(images: jax.Array, cfg: SaliencyConfig | None = None) -> jax.Array:
     """
     cfg = cfg or SaliencyConfig()
     images_lib.check(images)
+    images = jnp.asarray(images)
     if cfg.blur:
         images = images_lib.normalised(images_lib.blur(images, cfg.blur))
     radius = cfg.patch // 2

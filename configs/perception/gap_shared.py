@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the configurations of glimpse-based perception share: arguments, networks, settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from perception.tasks.reasoning_run import DataConfig
+
+IMAGE_NETWORKS = ("cnn", "resnet", "vit")
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Arguments of a configuration, "name=value" separated by commas.
+
+    network: see `perception.tasks.reasoning_run.NETWORKS`. size: "small" (minutes on a CPU) or
+    "published". sensor: "logpolar" or "multiscale". policy: "salient", "random" or "grid".
+    streams: "both", "content" or "location". train: training problems. epochs: passes over them;
+    0 takes the default of the size.
+    """
+
+    network: str = "abstractor"
+    size: str = "small"
+    sensor: str = "logpolar"
+    policy: str = "salient"
+    streams: str = "both"
+    train: int = 1000
+    epochs: int = 0
+    seed: int = 0
+
+
+def parse(arg: str, recipe: Recipe, **own: Any) -> tuple[Recipe, dict[str, Any]]:
+    """(recipe, values of the arguments in `own`) of a configuration's argument string."""
+    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    values = {**fields, **own}
+    for part in filter(None, arg.split(",")):
+        name, _, text = part.partition("=")
+        if name not in values:
+            raise ValueError(f"unknown argument {name!r}; known: {', '.join(sorted(values))}")
+        values[name] = int(text) if isinstance(values[name], int) else text
+    if values["size"] not in ("small", "published"):
+        raise ValueError(f"size must be small or published, got {values['size']!r}")
+    return Recipe(**{name: values.pop(name) for name in fields}), values
+
+
+def model(recipe: Recipe, cnn_channels: int = 27) -> dict[str, Any]:
+    """The model block. cnn_channels: of the glimpse encoder of the published size."""
+    small = recipe.size == "small"
+    stem: dict[str, Any] = {"encoder": "mlp" if small else "cnn", "streams": recipe.streams}
+    if not small:
+        stem["channels"] = cnn_channels
+    options: dict[str, dict[str, Any]] = {
+        "abstractor": {"depth": 2 if small else 24},
+        "transformer": {"depth": 2 if small else 12},
+        "esbn": {"units": 128, "key_size": 64} if small else {},
+        "resnet": {"width": 16, "blocks": (1, 1, 1, 1), "shrink": 2} if small else {},
+        "vit": {"patch": 8, "depth": 4, "heads": 2, "shrink": 2} if small else {"patch": 8},
+    }
+    return {"network": recipe.network, "stem": stem, "options": options.get(recipe.network, {})}
+
+
+def frontend(recipe: Recipe, count: int, size: int, **more: Any) -> dict[str, Any]:
+    """The front-end block. count: fixations; size: of the inhibition of return."""
+    return {
+        "sensor": recipe.sensor,
+        "policy": recipe.policy,
+        "fixation": {"count": count, "size": size},
+        **more,
+    }
+
+
+def config(
+    recipe: Recipe,
+    data: dict[str, Any],
+    front: dict[str, Any],
+    *,
+    batch_size: int,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    objective: str = "classes",
+    cnn_channels: int = 27,
+    stem: dict[str, Any] | None = None,
+) -> ConfigDict:
+    """A whole configuration: constant learning rate, no decay, no clipping, as published."""
+    block = model(recipe, cnn_channels)
+    block["stem"].update(stem or {})
+    steps = max(1, (recipe.epochs or epochs) * recipe.train // batch_size)
+    every = max(1, min(steps // 12, 10_000))
+    return ConfigDict(
+        {
+            "task": "reasoning",
+            "objective": objective,
+            # Every key, so that the command line can set it.
+            "data": {**dataclasses.asdict(DataConfig(data["name"])), "train": recipe.train, **data},
+            "frontend": front,
+            "model": block,
+            "optimizer": {
+                "learning_rate": learning_rate,
+                "schedule": "constant",
+                "warmup_steps": 0,
+                "beta2": 0.999,
+                "clip_norm": 0.0,
+            },
+            "train": {
+                "steps": steps,
+                "batch_size": batch_size,
+                "seed": recipe.seed,
+                "log_every": every,
+                "eval_every": every,
+                "keep": 1,
+            },
+        }
+    )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets of visual reasoning by name, and whole images as a source of training examples.
+
+svrt/1 ... svrt/23               SVRT problems
+svrt_ood/original, svrt_ood/lines, ...   SVRT problem 1 and its out-of-distribution families
+art/same_different/95, ...       ART tasks; the number of glyphs held out for testing
+clevr_lite/rmts, ...             rendered stand-in for CLEVR-ART
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from core import permute
+from core.data import Source
+from perception.data import image_set
+
+ImageSet = image_set.ImageSet
+KINDS = ("svrt", "svrt_ood", "art", "clevr_lite")
+
+
+def open_set(name: str, split: str, size: int, seed: int = 0, workers: int = 0) -> ImageSet:
+    """The set of that name; images are drawn when first read, and kept in the user's cache.
+
+    Args:
+      name: see the module.
+      split: "train", "validation" or "test".
+      size: number of problems; smaller sets are the beginning of larger ones.
+      seed: of the images.
+      workers: processes that draw; 0 draws in this one.
+
+    Raises:
+      ValueError: an unknown name, or a set without such a split.
+    """
+    kind, *rest = name.split("/")
+    common: dict[str, Any] = {
+        "split": split,
+        "size": size,
+        "seed": seed,
+        "cache_dir": image_set.default_cache_dir(),
+        "workers": workers,
+    }
+    if kind == "svrt" and len(rest) == 1 and rest[0].isdigit():
+        from perception.data import svrt
+
+        return svrt.Svrt(problem=int(rest[0]), **common)
+    if kind == "svrt_ood" and len(rest) == 1:
+        from perception.data import svrt_ood
+
+        return svrt_ood.SvrtOod(family=rest[0], **common)
+    if kind == "art" and len(rest) == 2 and rest[1].isdigit():
+        from perception.data import art
+
+        return art.Art(task=rest[0], held_out=int(rest[1]), **common)
+    if kind == "clevr_lite" and len(rest) == 1:
+        from perception.data import clevr_lite
+
+        return clevr_lite.ClevrLite(task=rest[0], **common)
+    raise ValueError(
+        "a data set is named svrt/PROBLEM, svrt_ood/FAMILY, art/TASK/HELD_OUT or"
+        f" clevr_lite/TASK, got {name!r}"
+    )
+
+
+def candidates(images: np.ndarray, grey: bool) -> np.ndarray:
+    """Images [B, H, H(, 3)] or [B, P, H, H(, 3)] as uint8 [B, P, H, H, C]; C = 1 if `grey`."""
+    colour = images.shape[-1] == 3
+    if images.ndim - colour == 3:
+        images = images[:, None]
+    if not colour:
+        return images[..., None]
+    return images.mean(axis=-1, keepdims=True).round().astype(np.uint8) if grey else images
+
+
+def flip(images: np.ndarray, which: int) -> np.ndarray:
+    """Images [..., H, H, C] mirrored left-right if bit 0 is set, and top-bottom if bit 1 is."""
+    if which & 1:
+        images = images[..., ::-1, :]
+    return images[..., ::-1, :, :] if which & 2 else images
+
+
+def flips_of(indices: np.ndarray, seed: int) -> np.ndarray:
+    """One of the four flips for each position of the training stream, [n] int64 in 0 ... 3."""
+    salt = np.uint64(permute.derive_seed(seed, "flips"))
+    return (permute.mix64(np.asarray(indices).astype(np.uint64) ^ salt) & np.uint64(3)).astype(int)
+
+
+class Reader:
+    """Which image, in which flip, comes at a position of the stream of examples.
+
+    In training every epoch is shuffled anew and each example flipped at random; otherwise the
+    images come once, in order.
+    """
+
+    def __init__(self, size: int, train: bool, flips: bool, seed: int):
+        """Args: size: images; train: shuffle; flips: draw flips; seed: of both."""
+        self.size, self.train, self.flips, self.seed = size, train, flips and train, seed
+
+    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, flips) for positions of the stream."""
+        indices = np.asarray(indices, np.int64)
+        rows = indices % self.size
+        if self.train:
+            rows = permute.shuffled(indices, self.size, self.seed)
+        none = np.zeros(len(indices), int)
+        return rows, flips_of(indices, self.seed) if self.flips else none
+
+
+class WholeImages(Source):
+    """Examples "image" uint8 [B, P, H, H, C] and "label" [B], for networks that see all at once."""
+
+    def __init__(self, images: ImageSet, reader: Reader, grey: bool):
+        """Args: images: the set; reader: their order; grey: as in `candidates`."""
+        self._images, self._reader, self._grey = images, reader, grey
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source.get`."""
+        rows, flips = self._reader(indices)
+        batch = self._images.rows(rows)
+        images = candidates(batch["image"], self._grey)
+        if self._reader.flips:
+            images = np.stack([flip(x, which) for x, which in zip(images, flips, strict=True)])
+        return {"image": images, "label": batch["label"]}

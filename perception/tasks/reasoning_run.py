@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to a trained network that reasons about images, and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import cli, files, optim
+from core import config as config_lib
+from core import params as params_lib
+from core.data import Source
+from core.loop import Trainer, make_evaluate
+from core.task import PyTree, TrainConfig
+from perception.frontend import FrontEndConfig
+from perception.networks import StemConfig
+from perception.tasks.glimpse_sets import GlimpseSet
+from perception.tasks.image_sets import Reader, WholeImages, open_set
+from perception.tasks.reasoning import ReasoningTask
+
+# Network -> (module, class).
+NETWORKS = {
+    "abstractor": ("perception.networks", "Abstractor"),
+    "transformer": ("perception.networks", "GapTransformer"),
+    "corelnet": ("perception.networks", "CoRelNet"),
+    "esbn": ("perception.networks", "Esbn"),
+    "rwkv": ("perception.rwkv_cells", "GlimpseRwkv"),
+    "cnn": ("perception.networks", "ConvNet"),
+    "resnet": ("perception.networks", "ResNet"),
+    "vit": ("perception.networks", "VisionTransformer"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is learned and tested.
+
+    Attributes:
+      name: data set to train on, see `tasks.image_sets`.
+      train, validation, test: problems in each split; no validation split with 0.
+      others: further sets to test on, out of the distribution of training.
+      test_others: problems of each.
+      seed: of the images (that of the training: `train.seed`).
+      flips: flip training images at random along both axes.
+      grey: turn coloured images into grey ones.
+      workers: processes that draw images.
+      eval_batch_size: problems scored at a time.
+      folder: of the glimpses; empty: the user's cache.
+    """
+
+    name: str
+    train: int = 1000
+    validation: int = 500
+    test: int = 2000
+    others: tuple[str, ...] = ()
+    test_others: int = 1000
+    seed: int = 0
+    flips: bool = True
+    grey: bool = False
+    workers: int = 0
+    eval_batch_size: int = 100
+    folder: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+      network: a key of `NETWORKS`.
+      stem: encoders of content and location, for networks over glimpses.
+      options: further arguments of the network, e.g. {"depth": 2}.
+    """
+
+    network: str = "abstractor"
+    stem: StemConfig = StemConfig()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"network must be one of {sorted(NETWORKS)}, got {self.network!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file. `objective`: see `tasks.reasoning`."""
+
+    task: str
+    data: DataConfig
+    train: TrainConfig
+    objective: str = "classes"
+    frontend: FrontEndConfig = FrontEndConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: optim.AdamWConfig = optim.AdamWConfig()
+
+
+def build_network(cfg: ModelConfig, example: dict[str, np.ndarray], objective: str) -> Any:
+    """The network for examples such as `example`.
+
+    Raises:
+      ValueError: options that the network does not have.
+    """
+    module, name = NETWORKS[cfg.network]
+    kind = getattr(importlib.import_module(module), name)
+    sizes: dict[str, Any] = {"outputs": 2 if objective == "classes" else 1}
+    if "image" in kind.inputs:
+        sizes["image"] = example["image"].shape[2:]
+    else:
+        sizes.update(glimpses=example["content"].shape[2:], stem=cfg.stem)
+    try:
+        return kind(**sizes, **dict(cfg.options))
+    except TypeError as error:
+        raise ValueError(f"options of network {cfg.network!r}: {error}") from error
+
+
+def open_source(cfg: RunConfig, name: str, split: str, size: int) -> Source:
+    """Examples of one split, in the form that the configured network reads."""
+    data = cfg.data
+    images = open_set(name, split, size, data.seed, data.workers)
+    reader = Reader(size, split == "train", data.flips, cfg.train.seed)
+    if cfg.model.network in ("cnn", "resnet", "vit"):
+        return WholeImages(images, reader, data.grey)
+    return GlimpseSet(images, cfg.frontend, reader, grey=data.grey, folder=data.folder or None)
+
+
+def build_config(values: Any) -> RunConfig:
+    """Checks a ConfigDict."""
+    return config_lib.build(RunConfig, values)
+
+
+def make_trainer(
+    cfg: RunConfig, workdir: Path, report: Callable[[str], None] | None = None
+) -> Trainer:
+    """Builds data (taking glimpses where they are missing), task and optimiser."""
+    data = cfg.data
+    train = open_source(cfg, data.name, "train", data.train)
+    held_out = None
+    if data.validation:
+        held_out = open_source(cfg, data.name, "validation", data.validation)
+    network = build_network(cfg.model, train.get(np.arange(1)), cfg.objective)
+    task = ReasoningTask(
+        network, cfg.objective, cfg.frontend.polarity, held_out, data.eval_batch_size
+    )
+    return Trainer(
+        task,
+        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
+        train,
+        cfg.train,
+        workdir,
+        run_config=config_lib.to_dict(cfg),
+        report=report,
+    )
+
+
+def test_sets(cfg: RunConfig) -> list[tuple[str, int]]:
+    """(name, problems) of every set that a run is tested on, its own first."""
+    data = cfg.data
+    return [(data.name, data.test), *((name, data.test_others) for name in data.others)]
+
+
+def score(
+    cfg: RunConfig, trainer: Trainer, params: PyTree, sets: list[tuple[str, int]]
+) -> dict[str, dict[str, float]]:
+    """Test accuracy and loss on each set: name -> {"accuracy", "nll", "count"}."""
+    task: ReasoningTask = trainer.task  # type: ignore[assignment]
+    found = {}
+    for name, size in sets:
+        task.eval_source = open_source(cfg, name, "test", size)
+        evaluate = make_evaluate(task, cfg.train, trainer.mesh)
+        assert evaluate is not None
+        values = evaluate(params)
+        found[name] = {k.removeprefix("eval/"): v for k, v in values.items()} | {"count": size}
+    return found
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured; writes report.json, loss.png and pictures of what the network saw."""
+    out = Path(workdir).expanduser().resolve()
+    start = time.monotonic()
+    with cli.explain():
+        cfg = build_config(config)
+        trainer = make_trainer(cfg, out)
+    prepared = time.monotonic()
+    if jax.process_index() == 0:
+        count = params_lib.count(trainer.specs)
+        print(f"{cfg.model.network} on {cfg.data.name}: {count:,} parameters", file=sys.stderr)
+    state = trainer.run()
+    seconds = time.monotonic() - prepared
+    params = state.ema if cfg.train.ema else state.params
+    result = {
+        "network": cfg.model.network,
+        "parameters": params_lib.count(trainer.specs),
+        "train": [cfg.data.name, cfg.data.train],
+        "seed": cfg.train.seed,
+        "steps": cfg.train.steps,
+        "seconds": {"prepare": round(prepared - start, 1), "train": round(seconds, 1)},
+        "test": score(cfg, trainer, params, test_sets(cfg)),
+    }
+    if jax.process_index() == 0:
+        files.write_text(out / "report.json", json.dumps(result, indent=2) + "\n")
+        print(json.dumps(result, indent=2))
+        draw(cfg, trainer, params, out)
+
+
+def draw(cfg: RunConfig, trainer: Trainer, params: PyTree, out: Path) -> None:
+    """Learning curve, and the scan paths and relations of test problems."""
+    from perception import pictures
+
+    pictures.run_pictures(cfg, trainer.task, params, out)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a network that looks at images by glimpses, or a baseline; `config.task` says which kind.
+
+    python -m perception.train --config=configs/perception/gap_svrt.py:problem=1 --workdir=RUN
+
+Started again with the same command, it resumes. The workdir receives config.json, metrics.jsonl,
+checkpoints/ and what the kind of task adds (reasoning: report.json and pictures).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from core import cli
+from core import config as config_lib
+
+# Kind of task -> module with `main(config, workdir)`; imported only when asked for.
+TASKS = {"reasoning": "perception.tasks.reasoning_run"}
+
+
+def main(config: Any, workdir: str) -> None:
+    """Runs the task that the configuration names."""
+    kind = config.get("task")
+    if kind not in TASKS:
+        raise config_lib.ConfigError(f"config.task must be one of {sorted(TASKS)}, got {kind!r}")
+    importlib.import_module(TASKS[kind]).main(config, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)
