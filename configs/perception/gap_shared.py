@@ -10,7 +10,11 @@ from ml_collections import ConfigDict
 
 from perception.tasks.reasoning_run import DataConfig
 
-IMAGE_NETWORKS = ("cnn", "resnet", "vit")
+# Of SVRT#1-OOD; the first nine have training sets of their own.
+FAMILIES = (
+    "irregular", "regular", "open", "wider_line", "random_colour", "filled", "scrambled", "lines",
+    "arrows", "rectangles", "straight_lines", "connected_squares", "connected_circles",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -57,6 +61,7 @@ def model(recipe: Recipe, cnn_channels: int = 27) -> dict[str, Any]:
         "abstractor": {"depth": 2 if small else 24},
         "transformer": {"depth": 2 if small else 12},
         "esbn": {"units": 128, "key_size": 64} if small else {},
+        "cnn": {"shrink": 2} if small else {},
         "resnet": {"width": 16, "blocks": (1, 1, 1, 1), "shrink": 2} if small else {},
         "vit": {"patch": 8, "depth": 4, "heads": 2, "shrink": 2} if small else {"patch": 8},
     }

@@ -12,12 +12,7 @@ two minutes on one core and reaches 99 % on problem 1. Results: docs/gap.md.
 
 from ml_collections import ConfigDict
 
-from configs.perception.gap_shared import Recipe, config, frontend, parse
-
-FAMILIES = (
-    "irregular", "regular", "open", "wider_line", "random_colour", "filled", "scrambled", "lines",
-    "arrows", "rectangles", "straight_lines", "connected_squares", "connected_circles",
-)  # fmt: skip
+from configs.perception.gap_shared import FAMILIES, Recipe, config, frontend, parse
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -38,6 +38,7 @@ NETWORKS = {
     "resnet": ("perception.networks", "ResNet"),
     "vit": ("perception.networks", "VisionTransformer"),
 }
+IMAGE_NETWORKS = ("cnn", "resnet", "vit")  # those that see the whole image at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def open_source(cfg: RunConfig, name: str, split: str, size: int) -> Source:
     data = cfg.data
     images = open_set(name, split, size, data.seed, data.workers)
     reader = Reader(size, split == "train", data.flips, cfg.train.seed)
-    if cfg.model.network in ("cnn", "resnet", "vit"):
+    if cfg.model.network in IMAGE_NETWORKS:
         return WholeImages(images, reader, data.grey)
     return GlimpseSet(images, cfg.frontend, reader, grey=data.grey, folder=data.folder or None)
 
@@ -183,36 +184,37 @@ def score(
 
 
 def main(config: Any, workdir: str) -> None:
-    """Trains as configured; writes report.json, loss.png and pictures of what the network saw."""
+    """Trains as configured; writes report.json, accuracy.png and pictures of what was seen."""
     out = Path(workdir).expanduser().resolve()
-    start = time.monotonic()
     with cli.explain():
         cfg = build_config(config)
         trainer = make_trainer(cfg, out)
-    prepared = time.monotonic()
     if jax.process_index() == 0:
         count = params_lib.count(trainer.specs)
         print(f"{cfg.model.network} on {cfg.data.name}: {count:,} parameters", file=sys.stderr)
+    result, params = run(cfg, trainer)
+    if jax.process_index() == 0:
+        from perception import pictures
+
+        print(json.dumps(result, indent=2))
+        pictures.run_pictures(cfg, trainer.task, params, out)
+
+
+def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
+    """Trains and tests; (report, which is also written to report.json, and parameters)."""
+    start = time.monotonic()
     state = trainer.run()
-    seconds = time.monotonic() - prepared
+    seconds = time.monotonic() - start
     params = state.ema if cfg.train.ema else state.params
-    result = {
+    report = {
         "network": cfg.model.network,
         "parameters": params_lib.count(trainer.specs),
         "train": [cfg.data.name, cfg.data.train],
         "seed": cfg.train.seed,
         "steps": cfg.train.steps,
-        "seconds": {"prepare": round(prepared - start, 1), "train": round(seconds, 1)},
+        "seconds": round(seconds, 1),
         "test": score(cfg, trainer, params, test_sets(cfg)),
     }
     if jax.process_index() == 0:
-        files.write_text(out / "report.json", json.dumps(result, indent=2) + "\n")
-        print(json.dumps(result, indent=2))
-        draw(cfg, trainer, params, out)
-
-
-def draw(cfg: RunConfig, trainer: Trainer, params: PyTree, out: Path) -> None:
-    """Learning curve, and the scan paths and relations of test problems."""
-    from perception import pictures
-
-    pictures.run_pictures(cfg, trainer.task, params, out)
+        files.write_text(trainer.workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    return report, params

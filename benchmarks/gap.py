@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy of glimpse-based perception beside its ablations and baselines, run by run.
+
+    python -m benchmarks.gap --plan=reduced --workdir=runs/gap          (a few minutes)
+    python -m benchmarks.gap --plan=table --workdir=runs/gap --minutes=15
+
+A plan is a list of configurations. Every run gets a folder of its own; finished ones (those with a
+report.json) are skipped and stopped ones resumed, so a plan can be worked off in parts.
+At the end: one JSON line a run, and a table of test accuracies over the seeds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from pathlib import Path
+
+from absl import flags
+
+from core import cli
+from perception import evaluate
+from perception.tasks import reasoning_run
+
+SVRT = "configs.perception.gap_svrt"
+ART = "configs.perception.gap_art"
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum("plan", "reduced", ["reduced", "table"], "What to run.", flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "Folder of the runs.", flag_values=FLAGS, required=True)
+flags.DEFINE_float("minutes", 0.0, "Start no run after so long; 0: no limit.", flag_values=FLAGS)
+flags.DEFINE_string("only", "", "Only runs whose arguments contain this.", flag_values=FLAGS)
+
+ABLATIONS = ("streams=location", "streams=content", "policy=random", "policy=grid")
+OTHERS = ("transformer", "corelnet", "esbn", "rwkv", "resnet")
+BUDGET = "train=500,epochs=40"
+
+
+def plan(name: str) -> list[tuple[str, str]]:
+    """(configuration module, argument) of every run, the most telling first."""
+    if name == "reduced":
+        few = "problem=1,train=300,epochs=50"
+        return [(SVRT, f"{few}{variant}") for variant in ("", ",policy=random", ",network=cnn")]
+    svrt = lambda problem, more="": (SVRT, f"problem={problem},{BUDGET}{more}")
+    baselines = (",network=cnn", ",network=vit")
+    art = [(ART, f"task={t}{b}") for t in ("rmts", "same_different") for b in ("", *baselines)]
+    first = [svrt(1), *(svrt(1, b) for b in baselines), *(svrt(1, f",{a}") for a in ABLATIONS)]
+    for problems in ((5, 4, 22, 14), (7, 15, 20, 10)):  # same-different, spatial relation
+        first += [svrt(p, more) for p in problems for more in ("", *baselines)]
+        first, art = first + art, []
+    runs = [*first, *(svrt(1, f",network={n}") for n in OTHERS)]
+    return runs + [(module, f"{arg},seed={seed}") for seed in (1, 2) for module, arg in runs]
+
+
+def main(values: flags.FlagValues) -> None:
+    """Works off the plan."""
+    start = time.monotonic()
+    root = Path(values.workdir).expanduser().resolve()
+    runs = [r for r in plan(values.plan) if values.only in r[1]]
+    finished = []
+    for module, arg in runs:
+        out = root / f"{module.rsplit('.', 1)[-1]},{arg}"
+        if not (out / "report.json").is_file():
+            if values.minutes and time.monotonic() - start > 60 * values.minutes:
+                continue
+            cfg = reasoning_run.build_config(importlib.import_module(module).get_config(arg))
+            report, _ = reasoning_run.run(cfg, reasoning_run.make_trainer(cfg, out))
+            print(json.dumps({"run": out.name, **report}), flush=True)
+        finished.append(out)
+    print(f"{len(finished)} of {len(runs)} runs of the plan are finished")
+    print(evaluate.table(evaluate.summarise([evaluate.read_report(out) for out in finished])))
+
+
+if __name__ == "__main__":
+    cli.program(main, FLAGS, __doc__)
