@@ -47,8 +47,9 @@ def get_config(arg: str = "output_snu") -> ConfigDict:
                 "prediction": {**units, "hidden": (32,)},
                 "joint": "multiplicative",
                 "joint_size": 64,
+                "ctc": True,
             },
-            "loss": {"dropout": 0.1, "fast_emit": 0.0},
+            "loss": {"dropout": 0.1, "ctc": 0.5},
             "optimizer": {
                 "learning_rate": 4e-3 if cell.endswith("snu") else 2e-3,
                 "final_learning_rate": 1e-5,
