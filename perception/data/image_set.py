@@ -163,7 +163,7 @@ class ImageSet:
         if self._cache_dir is None:
             return None
         text = repr((self.name, self.version, self.split, self.size, self.seed))
-        label = "-".join(str(part) for part in self.name)
+        label = "-".join(str(part) for part in self.name)[:40]  # the digest names all of it
         digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         return self._cache_dir / f"{label}-{self.split}-{self.size}-s{self.seed}-{digest}.npz"
 
