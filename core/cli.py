@@ -94,7 +94,9 @@ def explain() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, doc: str) -> None:
+def program(
+    main: Callable[..., None], values: flags.FlagValues, doc: str, *, arguments: bool = False
+) -> None:
     """Runs a binary that has its own set of flags.
 
     Such binaries keep their flags out of the global `flags.FLAGS`, so that several of them can be
@@ -104,6 +106,7 @@ def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, 
       main: called with the parsed flags.
       values: the binary's flags.
       doc: its docstring, shown by --help.
+      arguments: accept arguments that are no flags, and call main(flags, arguments).
     """
     if "help" not in values:
         flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
@@ -114,10 +117,10 @@ def program(main: Callable[[flags.FlagValues], None], values: flags.FlagValues, 
         return
     try:
         extra = values(sys.argv)[1:]
-        if extra:
+        if extra and not arguments:
             raise flags.Error(f"unexpected arguments {extra}")
         values.validate_all_flags()
-        main(values)
+        main(values, extra) if arguments else main(values)
     except flags.Error as error:
         print(f"error: {error}\nTry --help.", file=sys.stderr)
         sys.exit(2)

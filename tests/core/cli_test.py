@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs with their own flags: arguments, and what a user sees of a mistake."""
+
+import sys
+
+import pytest
+from absl import flags
+
+from core import cli
+
+
+@pytest.fixture
+def values():
+    own = flags.FlagValues()
+    flags.DEFINE_integer("size", 1, "A size.", flag_values=own)
+    return own
+
+
+def call(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["program", *args])
+    monkeypatch.setattr(cli, "_end_quietly_with_the_pipe", lambda: None)
+
+
+def test_arguments_go_to_programs_that_take_them(monkeypatch, values):
+    call(monkeypatch, "a.wav", "--size=3", "b.wav")
+    got = []
+    cli.program(lambda v, files: got.append((v.size, files)), values, "", arguments=True)
+    assert got == [(3, ["a.wav", "b.wav"])]
+
+
+def test_arguments_are_a_mistake_elsewhere(monkeypatch, values, capsys):
+    call(monkeypatch, "a.wav")
+    with pytest.raises(SystemExit) as stop:
+        cli.program(lambda v: None, values, "")
+    assert stop.value.code == 2 and "unexpected arguments ['a.wav']" in capsys.readouterr().err
