@@ -98,12 +98,12 @@ def user_folds(
     return Split(*(np.flatnonzero(m) for m in (train, validation, tested, past)))
 
 
-def assigned_split(data: AnnotationSet, folds: int = 10, test: int = 0, **options: object) -> Split:
+def assigned_split(data: AnnotationSet, folds: int = 10, test: int = 0, seed: int = 0) -> Split:
     """As the source assigns texts: past/present/future parts, or train/validation/test.
 
     Args:
       data: with `splits`.
-      folds, test, options: of annotators, see `user_folds`; not used by train/validation/test.
+      folds, test, seed: of annotators, see `user_folds`; not used by train/validation/test.
 
     Raises:
       ValueError: the set has no parts, or unknown ones.
@@ -112,7 +112,7 @@ def assigned_split(data: AnnotationSet, folds: int = 10, test: int = 0, **option
     own = np.array(data.splits)
     if names and names <= set(PARTS):
         parts = np.array([PARTS.index(name) for name in data.splits])
-        return user_folds(data, folds, test, parts=parts, **options)  # type: ignore[arg-type]
+        return user_folds(data, folds, test, seed, parts=parts)
     if names and names <= {"train", "validation", "test"}:
         of = own[data.text]
         train, held, tested = (

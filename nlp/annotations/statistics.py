@@ -9,12 +9,14 @@ X texts, U annotators, T tasks, C classes.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
 from nlp.annotations.schema import MISSING, AnnotationSet
 
 Rows = np.ndarray | None
+Level = Literal["nominal", "ordinal", "interval"]
 
 
 def _chosen(data: AnnotationSet, rows: Rows) -> AnnotationSet:
@@ -176,7 +178,7 @@ def most_controversial(
     return np.sort(rows[order[rank < k]])
 
 
-def agreement(data: AnnotationSet, rows: Rows = None, level: str = "nominal") -> np.ndarray:
+def agreement(data: AnnotationSet, rows: Rows = None, level: Level = "nominal") -> np.ndarray:
     """Krippendorff's alpha of each task, [T]; NaN where no text has two answers or all are equal.
 
     Args:

@@ -90,12 +90,12 @@ def load(cfg: Personalize) -> AnnotationSet:
 
 def split(cfg: Personalize, data: AnnotationSet, seed: int) -> Split:
     """Train, validation, test and past of one seed; the test part as limited."""
-    make = {
+    makers: dict[str, Callable[..., Split]] = {
         "texts": corpora.text_folds,
         "users": corpora.user_folds,
         "assigned": corpora.assigned_split,
-    }[cfg.split]
-    parts = make(data, cfg.folds, seed % cfg.folds)
+    }
+    parts = makers[cfg.split](data, cfg.folds, seed % cfg.folds)
     test = parts.test
     if cfg.shots:
         known = np.bincount(data.annotator[parts.train], minlength=len(data.annotator_ids))

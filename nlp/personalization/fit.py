@@ -27,10 +27,11 @@ class Fit:
 
     Attributes:
       epochs: passes over the annotations.
-      batch_size: at most a fifteenth of the data is taken at once, as in the original.
+      batch_size: at most.
       learning_rate: of Adam, constant. weight_decay: decoupled, of matrices.
       evaluations: how often the validation part is looked at; the best parameters by validation
         loss are kept. 0 takes the last ones.
+      batches: an epoch has at least so many batches, 15 in the original.
     """
 
     epochs: int = 20
@@ -38,16 +39,17 @@ class Fit:
     learning_rate: float = 0.008
     weight_decay: float = 0.0
     evaluations: int = 20
+    batches: int = 15
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.evaluations < 0:
+        if min(self.epochs, self.batch_size, self.batches) < 1 or self.evaluations < 0:
             raise ValueError(
                 f"expected at least 1: {self.epochs=} {self.batch_size=}, 0: {self.evaluations=}"
             )
 
     def steps(self, examples: int) -> tuple[int, int]:
         """(steps, batch size) for a number of examples."""
-        size = max(1, min(self.batch_size, examples // 15 or 1))
+        size = max(1, min(self.batch_size, examples // self.batches or 1))
         return self.epochs * -(-examples // size), size
 
 

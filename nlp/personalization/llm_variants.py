@@ -80,7 +80,8 @@ class Llm:
       head_rate: factor of the rate for what starts from nothing (head, tokens, states).
       epochs, batch_size, warmup: of the fine-tuning; warm-up is a share of the steps.
       train_limit: at most so many training annotations, drawn by the seed; 0 takes all.
-      max_tokens: of a prompt; longer texts are cut in the middle of the prompt's text.
+      instruct: prompts with instructions and headings, see `prompts`; small models do without.
+      max_tokens: of a prompt; longer texts are cut at their beginning.
     """
 
     base: str = ""
@@ -96,6 +97,7 @@ class Llm:
     batch_size: int = 32
     warmup: float = 0.05
     train_limit: int = 0
+    instruct: bool = False
     max_tokens: int = 192
 
     def __post_init__(self) -> None:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model-based acquisition on GoEmotions: 28 emotions, 10,000 of the comments.
+
+python -m nlp.acquire --config=configs/nlp/acquire_goemotions.py --workdir=runs/a_goemotions
+
+Results: docs/acquisition.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        {
+            "data": "goemotions",
+            "limit": 10000,
+            "encoders": ({"kind": "tfidf", "features": 1024}, {"kind": "sentence"}),
+            "theta": 0.15,
+        }
+    )
