@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,21 +107,8 @@ class Art(image_set.ImageSet):
 
     def problems(self, rows: np.ndarray) -> list[Problem]:
         """The problems number `rows`; glyph numbers index `self.glyphs`."""
-        task = TASKS[self.task]
-        rows = np.asarray(rows, np.int64)
-        total = math.perm(len(self._mine), task.glyphs)
-        # Each variant runs through the glyph choices in its own order.
-        variant, number = rows % task.variants, (rows // task.variants) % total
-        seeds = [
-            permute.derive_seed(self.seed, "art", self.task, self.split, v)
-            for v in range(task.variants)
-        ]
-        found = []
-        for v, k in zip(variant.tolist(), number.tolist(), strict=True):
-            choice = int(permute.permute(np.array([k]), total, seeds[v])[0])
-            names = [int(self._mine[i]) for i in _selection(choice, len(self._mine), task.glyphs)]
-            found.append(task.build(v, names))
-        return found
+        names = ("art", self.task, self.split)
+        return numbered_problems(self.task, self._mine, self.seed, names, rows)
 
     def make(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Images [n, 128, 128] or [n, P, 128, 128] and labels; see `ImageSet.make`."""
@@ -234,3 +221,23 @@ TASKS = {
     "distribution_of_three": Task(4, 6 * 24, _distribution_of_three),
     "identity": Task(4, 3 * 24, _identity),
 }
+
+
+def numbered_problems(
+    task: str, pool: np.ndarray, seed: int, names: Sequence[int | str], rows: np.ndarray
+) -> list[Problem]:
+    """Problems number `rows` of a task over the objects `pool`.
+
+    Consecutive rows run through the task's variants; each variant runs through all choices of
+    objects in an order of its own before one is repeated.
+    """
+    recipe = TASKS[task]
+    total = math.perm(len(pool), recipe.glyphs)
+    seeds = [permute.derive_seed(seed, *names, v) for v in range(recipe.variants)]
+    found = []
+    for row in np.asarray(rows, np.int64).tolist():
+        number, variant = divmod(row, recipe.variants)
+        choice = int(permute.permute(np.array([number % total]), total, seeds[variant])[0])
+        selection = _selection(choice, len(pool), recipe.glyphs)
+        found.append(recipe.build(variant, [int(pool[i]) for i in selection]))
+    return found

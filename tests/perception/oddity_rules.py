@@ -74,7 +74,7 @@ def reflect(p, origin, angle):
 
 
 def asymmetry(p, angles):
-    """Least mean distance of a figure's mirrored corners from it, over axes through the centroid."""
+    """Least mean distance of the mirrored corners, over axes through the centroid."""
     middle = centroid(p)
     tree = spatial.cKDTree(dense(p, 0.1))
     error = lambda a: tree.query(reflect(p, middle, a))[0].mean()
