@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reasoning over glimpses: stored glimpses, losses by hand, a run from configuration to report."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from core import config as config_lib
+from core import data as data_lib
+from perception import evaluate, frontend, images
+from perception import train as train_program
+from perception.frontend import FrontEndConfig
+from perception.tasks import glimpse_sets, image_sets, reasoning, reasoning_run
+from perception.tasks.glimpse_sets import GlimpseSet
+from perception.tasks.image_sets import Reader
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """Drawn images and glimpses of this module stay in its own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def drawn():
+    return image_sets.open_set("svrt/1", "train", 12)
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_set_has_a_name():
+    assert len(image_sets.open_set("svrt/23", "test", 4)) == 4
+    colour = image_sets.open_set("svrt_ood/lines", "test", 2).rows(np.arange(2))["image"]
+    panels = image_sets.candidates(colour, grey=True)
+    assert panels.shape == (2, 1, 128, 128, 1) and panels.dtype == np.uint8
+    assert image_sets.candidates(colour, grey=False).shape == (2, 1, 128, 128, 3)
+    several = image_sets.open_set("art/rmts/95", "test", 2).rows(np.arange(2))["image"]
+    assert image_sets.candidates(several, grey=True).shape == (2, 2, 128, 128, 1)
+    for name in ("svrt", "svrt/one", "art/rmts", "mnist/1"):
+        with pytest.raises(ValueError, match="a data set is named"):
+            image_sets.open_set(name, "test", 4)
+    with pytest.raises(ValueError, match="problems 1"):
+        image_sets.open_set("svrt/24", "test", 4)
+
+
+def test_training_streams_are_shuffled_and_flipped():
+    reader = Reader(10, train=True, flips=True, seed=3)
+    rows, flips = reader(np.arange(40))
+    assert sorted(rows[:10]) == list(range(10)) == sorted(rows[10:20])
+    assert (rows[:10] != rows[10:20]).any() and set(flips) == {0, 1, 2, 3}
+    part = reader(np.arange(7, 23))
+    np.testing.assert_array_equal(part[0], rows[7:23])
+    np.testing.assert_array_equal(part[1], flips[7:23])
+    rows, flips = Reader(10, train=False, flips=True, seed=3)(np.arange(10))
+    assert (rows == np.arange(10)).all() and not flips.any()
+
+
+def test_stored_glimpses_are_those_of_the_flipped_image(drawn):
+    cfg = FrontEndConfig()
+    reader = Reader(12, train=True, flips=True, seed=0)
+    source = GlimpseSet(drawn, cfg, reader)
+    at = np.arange(9)
+    batch = source.get(at)
+    assert batch["content"].shape == (9, 1, 15, 1, 21, 21)
+    rows, flips = reader(at)
+    assert len(set(flips)) > 2
+    panels = image_sets.candidates(drawn.rows(rows)["image"], grey=True)[:, 0]
+    flipped = np.stack([image_sets.flip(x, f) for x, f in zip(panels, flips, strict=True)])
+    exact = frontend.look(images.prepare(flipped), cfg)
+    np.testing.assert_allclose(batch["content"][:, 0], exact.content, atol=1e-3)
+    np.testing.assert_allclose(batch["location"][:, 0], exact.location, atol=1e-6)
+    np.testing.assert_array_equal(batch["label"], drawn.rows(rows)["label"])
+    whole = image_sets.WholeImages(drawn, reader, grey=True).get(at)
+    np.testing.assert_array_equal(whole["image"][:, 0], flipped)
+
+
+def test_glimpses_are_taken_once(drawn, monkeypatch):
+    cfg = FrontEndConfig(policy="random")
+    reader = Reader(12, train=False, flips=False, seed=0)
+    first = GlimpseSet(drawn, cfg, reader).get(np.arange(12))
+    monkeypatch.setattr(glimpse_sets, "take", lambda *args: pytest.fail("taken again"))
+    again = GlimpseSet(drawn, cfg, reader)
+    for name, values in again.get(np.arange(12)).items():
+        np.testing.assert_array_equal(values, first[name])
+    about = json.loads((again.folder / "about.json").read_text())
+    assert about["frontend"]["policy"] == "random"
+    other = glimpse_sets.fingerprint(drawn, FrontEndConfig(policy="grid"), 1, False)
+    assert other != again.folder.name
+    path = again.folder / "00000-location.npy"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="is damaged"):
+        GlimpseSet(drawn, cfg, reader)
+
+
+def test_an_unfinished_build_goes_on(monkeypatch):
+    monkeypatch.setattr(glimpse_sets, "PART", 4)
+    drawn = image_sets.open_set("svrt/14", "test", 10)
+    reader = Reader(10, train=False, flips=False, seed=0)
+    whole = GlimpseSet(drawn, FrontEndConfig(policy="grid"), reader)
+    before = whole.get(np.arange(10))
+    (whole.folder / "00001-content.npy").unlink()
+    calls = []
+    take = glimpse_sets.take
+    monkeypatch.setattr(glimpse_sets, "take", lambda *args: (calls.append(args[2]), take(*args))[1])
+    after = GlimpseSet(drawn, FrontEndConfig(policy="grid"), reader).get(np.arange(10))
+    assert calls == [4]
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name])
+
+
+# --- the task -----------------------------------------------------------------------------------
+
+
+class Fixed:
+    """A network that answers what the batch says."""
+
+    inputs = ("content",)
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def param_specs(self):
+        return {}
+
+    def apply(self, params, inputs, key=None):
+        return inputs["content"]
+
+
+def test_losses_by_hand():
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    labels = jnp.asarray([1, 0])
+    two = jnp.asarray([[[1.0, 3.0]], [[2.0, -1.0]]])  # [B, P = 1, outputs]
+    task = reasoning.ReasoningTask(Fixed(2), "classes")
+    loss, (_, aux) = task.loss({}, (), {"content": two, "label": labels}, jax.random.key(0))
+    exact = -(np.log(sigmoid(2.0)) + np.log(sigmoid(3.0))) / 2
+    assert float(loss) == pytest.approx(exact, rel=1e-6) and float(aux["accuracy"]) == 1.0
+    one = jnp.asarray([[[2.0]], [[0.5]]])
+    task = reasoning.ReasoningTask(Fixed(1), "binary")
+    loss, (_, aux) = task.loss({}, (), {"content": one, "label": labels}, jax.random.key(0))
+    exact = -(np.log(sigmoid(2.0)) + np.log(sigmoid(-0.5))) / 2
+    assert float(loss) == pytest.approx(exact, rel=1e-6) and float(aux["accuracy"]) == 0.5
+    three = jnp.asarray([[[0.0], [2.0], [1.0]], [[0.5], [0.0], [3.0]]])  # [B, P = 3, 1]
+    batch = {"content": three, "label": labels, "valid": jnp.asarray([1.0, 0.0])}
+    task = reasoning.ReasoningTask(Fixed(1), "candidates")
+    sums = {k: float(v) for k, v in task.eval_sums({}, batch).items()}
+    scores = task.eval_metrics(sums)
+    exact = np.log(np.exp([0.0, 2.0, 1.0]).sum()) - 2
+    assert scores == pytest.approx({"accuracy": 1.0, "nll": exact}, rel=1e-6)
+    task = reasoning.ReasoningTask(Fixed(1), "weighted")
+    loss, _ = task.loss({}, (), batch, jax.random.key(0))
+    parts = [
+        -np.log(sigmoid(0.0)) - 2 * np.log(sigmoid(2.0)) - np.log(sigmoid(-1.0)),
+        -2 * np.log(sigmoid(0.5)) - np.log(sigmoid(0.0)) - np.log(sigmoid(-3.0)),
+    ]
+    assert float(loss) == pytest.approx(np.mean(parts) / 3, rel=1e-6)
+
+
+def test_objectives_must_fit():
+    with pytest.raises(ValueError, match="objective must be one of"):
+        reasoning.ReasoningTask(Fixed(2), "guess")
+    with pytest.raises(ValueError, match="needs one output"):
+        reasoning.ReasoningTask(Fixed(2), "candidates")
+    task = reasoning.ReasoningTask(Fixed(1), "candidates")
+    with pytest.raises(ValueError, match="problems of 1 images"):
+        task.logits({}, {"content": jnp.zeros((2, 1, 1))})
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+def configured(name, arg, **data):
+    config = importlib.import_module(f"configs.perception.{name}").get_config(arg)
+    config.data.update(data)
+    return config
+
+
+def shrink(config):
+    """One small layer and few steps."""
+    config.model.options.update({"depth": 1, "heads": 2, "hidden": 32})
+    config.train.update({"steps": 3, "batch_size": 8, "log_every": 1, "eval_every": 0})
+    config.data.update({"validation": 8, "test": 8, "eval_batch_size": 8})
+    return config
+
+
+def test_a_tiny_run_learns_problem_1(tmp_path):
+    """From the configuration to report and pictures; resumes; is tested again on other sets."""
+    config = shrink(configured("gap_svrt", "problem=1,train=240", others=("svrt_ood/regular",)))
+    config.data.update({"test": 160, "test_others": 40, "eval_batch_size": 40})
+    config.train.update({"steps": 45, "batch_size": 40, "eval_every": 45})
+    train_program.main(config, str(tmp_path / "run"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["test"]["svrt/1"]["accuracy"] > 0.8
+    assert report["test"]["svrt_ood/regular"]["count"] == 40
+    for name in ("accuracy.png", "glimpses.png", "attention.png"):
+        assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    again = evaluate.test_again(tmp_path / "run", ["svrt/1"], 160)
+    assert again.test["svrt/1"]["accuracy"] == pytest.approx(
+        report["test"]["svrt/1"]["accuracy"], abs=1e-6
+    )
+    rows = evaluate.summarise([evaluate.read_report(tmp_path / "run"), again])
+    assert [(r.name, r.seeds) for r in rows] == [("svrt/1", 2), ("svrt_ood/regular", 1)]
+    assert "svrt/1, 240 problems, abstractor, logpolar" in evaluate.table(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "arg"),
+    (
+        ("gap_art", "task=rmts,train=16"),
+        ("gap_svrt", "problem=2,train=16,network=transformer,sensor=multiscale,policy=grid"),
+    ),
+)
+def test_other_configurations_train(name, arg, tmp_path):
+    cfg = reasoning_run.build_config(shrink(configured(name, arg)))
+    report, _ = reasoning_run.run(cfg, reasoning_run.make_trainer(cfg, tmp_path))
+    assert report["steps"] == 3 and np.isfinite(report["test"][cfg.data.name]["nll"])
+
+
+@pytest.mark.parametrize("network", reasoning_run.IMAGE_NETWORKS)
+def test_baselines_train_under_the_same_interface(network):
+    cfg = reasoning_run.build_config(configured("gap_svrt", f"train=4,network={network}"))
+    source = reasoning_run.open_source(cfg, cfg.data.name, "train", 4)
+    example = source.get(np.arange(2))
+    net = reasoning_run.build_network(cfg.model, example, cfg.objective)
+    task = reasoning.ReasoningTask(net, cfg.objective)
+    shapes = jax.eval_shape(
+        lambda params: task.logits(params, example),
+        jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype),
+            net.param_specs(),
+            is_leaf=lambda s: hasattr(s, "axes"),
+        ),
+    )
+    assert shapes.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ("gap_svrt", "gap_svrt_ood", "gap_art"))
+@pytest.mark.parametrize("sensor", ("logpolar", "multiscale"))
+@pytest.mark.parametrize("network", ("abstractor", "transformer", "esbn", "rwkv"))
+def test_published_sizes_can_be_built(name, sensor, network):
+    arg = f"size=published,sensor={sensor},network={network}"
+    cfg = reasoning_run.build_config(configured(name, arg))
+    colours = 1 if cfg.data.grey or name != "gap_svrt_ood" else 3
+    shape = cfg.frontend.content_shape(colours)
+    example = {"content": np.zeros((1, 1, *shape), np.float16)}
+    specs = reasoning_run.build_network(cfg.model, example, cfg.objective).param_specs()
+    counts = {
+        ("gap_svrt", "logpolar", "abstractor"): 5_756_946 - 128,
+        ("gap_svrt", "multiscale", "abstractor"): 5_762_688 - 128,
+        ("gap_svrt_ood", "logpolar", "abstractor"): 5_757_396 - 128,
+        ("gap_svrt_ood", "multiscale", "abstractor"): 6_234_108 - 128,
+        ("gap_svrt", "logpolar", "transformer"): 2_884_785 - 432,
+        ("gap_svrt", "multiscale", "transformer"): 2_856_435 - 432,
+    }
+    from core import params as params_lib
+
+    expected = counts.get((name, sensor, network))
+    assert expected is None or params_lib.count(specs) == expected
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    (
+        ("problem=24", "problems 1"),
+        ("problem=one", "invalid literal"),
+        ("size=large", "small or published"),
+        ("eye=1", "unknown argument 'eye'"),
+        ("network=mind", "network must be one of"),
+        ("sensor=retina", "sensor must be one of"),
+    ),
+)
+def test_unusable_configurations(arg, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        cfg = reasoning_run.build_config(configured("gap_svrt", arg))
+        reasoning_run.make_trainer(cfg, tmp_path)
+
+
+def test_unknown_tasks_and_options(tmp_path):
+    config = configured("gap_svrt", "problem=1,train=4")
+    config.task = "chess"
+    with pytest.raises(config_lib.ConfigError, match="config.task must be one of"):
+        train_program.main(config, str(tmp_path))
+    cfg = reasoning_run.ModelConfig("abstractor", options=(("breadth", 3),))
+    example = {"content": np.zeros((1, 1, 15, 1, 21, 21), np.float16)}
+    with pytest.raises(ValueError, match="options of network 'abstractor'"):
+        reasoning_run.build_network(cfg, example, "classes")
+
+
+# --- intervals ----------------------------------------------------------------------------------
+
+
+def test_intervals():
+    for right, count in ((0, 10), (5, 10), (1990, 2000), (7, 7)):
+        exact = stats.binomtest(right, count).proportion_ci(0.95, "wilson")
+        np.testing.assert_allclose(evaluate.wilson(right, count), exact, atol=2e-5)
+    values = [0.91, 0.95, 0.94]
+    exact = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose(evaluate.student(values), exact, atol=1e-5)
+    with pytest.raises(ValueError, match="at least two"):
+        evaluate.student([0.5])
+    with pytest.raises(ValueError, match="right <= count"):
+        evaluate.wilson(5, 4)
+
+
+def test_runs_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run"):
+        evaluate.find_runs([str(tmp_path / "none*")])
+
+
+def test_sources_are_sources(drawn):
+    """The loop asks for any global index, also beyond an epoch."""
+    source = GlimpseSet(drawn, FrontEndConfig(), Reader(12, True, True, 0))
+    for batch in data_lib.batches(source, 5, 0, 6, transport="threads"):
+        assert batch["content"].shape[0] == 5
