@@ -181,6 +181,12 @@ class Stream:
         self._labels: list[int] = []
         self._frames: list[int] = []
         self._heard = 0
+        self._so_far = Transcript("")
+
+    @property
+    def text(self) -> str:
+        """What was recognised so far."""
+        return self._so_far.text
 
     def feed(self, samples: np.ndarray) -> Transcript:
         """Takes samples [N] at `Recogniser.rate`; returns everything recognised so far."""
@@ -199,7 +205,10 @@ class Stream:
             self._labels += np.asarray(out.labels[0, :count]).tolist()
             self._frames += [self._heard] * count
             self._heard += 1
-        return of.transcript(self._labels, self._frames)
+        # Written anew only if there is something new: an hour of sound comes in many pieces.
+        if len(self._labels) > len(self._so_far.labels):
+            self._so_far = of.transcript(self._labels, self._frames)
+        return self._so_far
 
 
 def load(checkpoint: str | os.PathLike[str]) -> Recogniser:
