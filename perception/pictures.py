@@ -185,7 +185,9 @@ def run_pictures(cfg: Any, task: Any, params: PyTree, out: Path) -> None:
     content, location = glimpse_sets.take(images, cfg.frontend, 0)
     inputs = {"content": content.astype(np.float32), "location": location}
     weights = np.asarray(network.attention(params, inputs))
+    # The second image: for problems of one image that is one of label 1.
     offset = 1 if cfg.frontend.fixation.offset else 0
-    height = images.shape[1]
-    pixels = np.rint((location[0, :, ::-1] + 1) / 2 * (height - 1 + offset)).astype(int) - offset
-    attention(images[0], pixels, weights[:, 0], out / "attention.png", title)
+    span = images.shape[1] - 1 + offset
+    pixels = np.rint((location[1, :, ::-1] + 1) / 2 * span).astype(int) - offset
+    label = int(batch["label"][1 // panels.shape[1]])
+    attention(images[1], pixels, weights[:, 1], out / "attention.png", f"{title}, label {label}")

@@ -18,7 +18,6 @@ from core.data import Source
 from perception.data import image_set
 
 ImageSet = image_set.ImageSet
-KINDS = ("svrt", "svrt_ood", "art", "clevr_lite")
 
 
 def open_set(name: str, split: str, size: int, seed: int = 0, workers: int = 0) -> ImageSet:
@@ -50,17 +49,18 @@ def open_set(name: str, split: str, size: int, seed: int = 0, workers: int = 0) 
         from perception.data import svrt_ood
 
         return svrt_ood.SvrtOod(family=rest[0], **common)
-    if kind == "art" and len(rest) == 2 and rest[1].isdigit():
-        from perception.data import art
+    if kind in ("art", "art_unicode") and len(rest) == 2 and rest[1].isdigit():
+        from perception.data import art, glyphs
 
-        return art.Art(task=rest[0], held_out=int(rest[1]), **common)
-    if kind == "clevr_lite" and len(rest) == 1:
+        own = glyphs.unicode_glyphs() if kind == "art_unicode" else None
+        return art.Art(task=rest[0], held_out=int(rest[1]), glyphs=own, **common)
+    if kind == "clevr_lite" and len(rest) == 2:
         from perception.data import clevr_lite
 
-        return clevr_lite.ClevrLite(task=rest[0], **common)
+        return clevr_lite.ClevrLite(task=rest[0], shapes=rest[1], **common)
     raise ValueError(
-        "a data set is named svrt/PROBLEM, svrt_ood/FAMILY, art/TASK/HELD_OUT or"
-        f" clevr_lite/TASK, got {name!r}"
+        "a data set is named svrt/PROBLEM, svrt_ood/FAMILY, art/TASK/HELD_OUT,"
+        f" art_unicode/TASK/HELD_OUT or clevr_lite/TASK/SHAPES, got {name!r}"
     )
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from core import config as config_lib
 from core import data as data_lib
+from core import params as params_lib
 from perception import evaluate, frontend, images
 from perception import train as train_program
 from perception.frontend import FrontEndConfig
@@ -241,13 +242,15 @@ def test_baselines_train_under_the_same_interface(network):
     assert shapes.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ("gap_svrt", "gap_svrt_ood", "gap_art"))
+@pytest.mark.parametrize("name", ("gap_svrt", "gap_svrt_ood", "gap_art", "gap_clevr_lite"))
 @pytest.mark.parametrize("sensor", ("logpolar", "multiscale"))
 @pytest.mark.parametrize("network", ("abstractor", "transformer", "esbn", "rwkv"))
 def test_published_sizes_can_be_built(name, sensor, network):
     arg = f"size=published,sensor={sensor},network={network}"
+    if name in ("gap_art", "gap_clevr_lite"):
+        arg += ",task=identity" if name == "gap_clevr_lite" else ",task=rmts"
     cfg = reasoning_run.build_config(configured(name, arg))
-    colours = 1 if cfg.data.grey or name != "gap_svrt_ood" else 3
+    colours = 3 if name in ("gap_svrt_ood", "gap_clevr_lite") else 1
     shape = cfg.frontend.content_shape(colours)
     example = {"content": np.zeros((1, 1, *shape), np.float16)}
     specs = reasoning_run.build_network(cfg.model, example, cfg.objective).param_specs()
@@ -256,11 +259,12 @@ def test_published_sizes_can_be_built(name, sensor, network):
         ("gap_svrt", "multiscale", "abstractor"): 5_762_688 - 128,
         ("gap_svrt_ood", "logpolar", "abstractor"): 5_757_396 - 128,
         ("gap_svrt_ood", "multiscale", "abstractor"): 6_234_108 - 128,
+        ("gap_art", "logpolar", "abstractor"): 7_486_321 - 128,
+        ("gap_clevr_lite", "logpolar", "abstractor"): 8_119_445 - 128,
+        ("gap_clevr_lite", "multiscale", "abstractor"): 8_122_861 - 128,
         ("gap_svrt", "logpolar", "transformer"): 2_884_785 - 432,
         ("gap_svrt", "multiscale", "transformer"): 2_856_435 - 432,
     }
-    from core import params as params_lib
-
     expected = counts.get((name, sensor, network))
     assert expected is None or params_lib.count(specs) == expected
 
