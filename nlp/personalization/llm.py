@@ -121,7 +121,7 @@ def _group(rate: float, path: str, shape: tuple[int, ...]) -> optim.Group:
     return optim.Group(lr_scale=1.0 if path.startswith("adapter/") else rate)
 
 
-def _train(task: LlmTask, how: Llm, source: ArraySource, seed: int) -> PyTree:
+def _train(task: Any, how: Llm, source: ArraySource, seed: int) -> PyTree:
     size = min(how.batch_size, len(source))
     steps = how.epochs * -(-len(source) // size)
     adam = optim.AdamWConfig(

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forms of personalising a small RWKV beside classifiers, scored on the same annotations.
+
+python -m nlp.personalize --config=configs/nlp/personalize_llm.py:runs/base --workdir=runs/p_llm
+
+The argument is a byte-level base; without it a small one is trained on GoEmotions first. Sizes are
+for one CPU core; results and times: docs/personalization.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(base: str = "") -> ConfigDict:
+    return ConfigDict(
+        {
+            "data": "convabuse",
+            "tasks": ("abusive",),
+            "folds": 5,
+            "seeds": 2,
+            "shots": 2,
+            "test_limit": 400,
+            "encoders": ({"kind": "tfidf"}, {"kind": "rwkv", "path": base})
+            if base
+            else ({"kind": "tfidf"},),
+            "models": ("id_only", "baseline", "onehot", "hubi_medium"),
+            "llm": {
+                "base": base,
+                "small": {"steps": 1400},
+                "rank": 2,
+                "alpha": 32.0,
+                "learning_rate": 1e-3,
+                "epochs": 2,
+                "batch_size": 16,
+                "train_limit": 600,
+                "max_tokens": 96,
+            },
+        }
+    )
