@@ -43,12 +43,12 @@ def plan(name: str) -> list[tuple[str, str]]:
         return [(SVRT, f"{few}{variant}") for variant in ("", ",policy=random", ",network=cnn")]
     svrt = lambda problem, more="": (SVRT, f"problem={problem},{BUDGET}{more}")
     baselines = (",network=cnn", ",network=vit")
-    art = [(ART, f"task={t}{b}") for t in ("rmts", "same_different") for b in ("", *baselines)]
-    first = [svrt(1), *(svrt(1, b) for b in baselines), *(svrt(1, f",{a}") for a in ABLATIONS)]
-    for problems in ((5, 4, 22, 14), (7, 15, 20, 10)):  # same-different, spatial relation
-        first += [svrt(p, more) for p in problems for more in ("", *baselines)]
-        first, art = first + art, []
-    runs = [*first, *(svrt(1, f",network={n}") for n in OTHERS)]
+    svrt_of = lambda problems: [svrt(p, more) for p in problems for more in ("", *baselines)]
+    runs = [*svrt_of((1,)), *(svrt(1, f",{a}") for a in ABLATIONS)]
+    runs += svrt_of((5, 4, 22, 14))  # same-different: 5, 22; spatial relation: 4, 14
+    runs += [(ART, f"task={t}{b}") for t in ("rmts", "same_different") for b in ("", *baselines)]
+    runs += svrt_of((7, 15, 20, 10))
+    runs += [svrt(1, f",network={n}") for n in OTHERS]
     return runs + [(module, f"{arg},seed={seed}") for seed in (1, 2) for module, arg in runs]
 
 

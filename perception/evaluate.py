@@ -12,6 +12,7 @@ with it, their last checkpoints are tested anew.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import math
@@ -155,8 +156,11 @@ def read_report(run: Path) -> Report:
 def test_again(run: Path, sets: Sequence[str], size: int) -> Report:
     """Tests the last checkpoint of a run on other sets."""
     cfg = read_config(run)
+    cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, validation=0))
+    source = reasoning_run.open_source(cfg, sets[0], "test", size)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = reasoning_run.make_trainer(cfg, Path(scratch))
+        quiet = lambda line: None
+        trainer = reasoning_run.make_trainer(cfg, Path(scratch), quiet, source)
         saver = checkpoint.Checkpointer(run / "checkpoints", cfg.train.keep)
         try:
             if saver.latest_step() is None:

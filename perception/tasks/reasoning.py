@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from core.data import Source
@@ -126,9 +125,3 @@ class ReasoningTask:
         """Accuracy and mean loss."""
         count = max(sums["count"], 1.0)
         return {"accuracy": sums["right"] / count, "nll": sums["nll"] / count}
-
-
-def images_of(source: Source) -> int:
-    """P of a source."""
-    example = source.get(np.arange(1))
-    return next(x.shape[1] for name, x in example.items() if name != "label")

@@ -139,11 +139,21 @@ def build_config(values: Any) -> RunConfig:
 
 
 def make_trainer(
-    cfg: RunConfig, workdir: Path, report: Callable[[str], None] | None = None
+    cfg: RunConfig,
+    workdir: Path,
+    report: Callable[[str], None] | None = None,
+    train: Source | None = None,
 ) -> Trainer:
-    """Builds data (taking glimpses where they are missing), task and optimiser."""
+    """Builds data (taking glimpses where they are missing), task and optimiser.
+
+    Args:
+      cfg: the configuration.
+      workdir: of the run.
+      report: see `Trainer`.
+      train: examples instead of those that the configuration names.
+    """
     data = cfg.data
-    train = open_source(cfg, data.name, "train", data.train)
+    train = train or open_source(cfg, data.name, "train", data.train)
     held_out = None
     if data.validation:
         held_out = open_source(cfg, data.name, "validation", data.validation)
