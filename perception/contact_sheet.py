@@ -15,6 +15,7 @@ answer is framed black.
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,35 +42,33 @@ _GREY, _WHITE, _BLACK = 150, 255, 0
 
 def problems_of(name: str) -> list[Any]:
     """All problems, families, tasks or riddles of a set."""
-    return {
+    found: dict[str, list[Any]] = {
         "svrt": list(PROBLEMS),
         "svrt_ood": ["original", *svrt_ood.FAMILIES],
         "art": list(art.TASKS),
         "clevr_lite": ["rmts", "identity"],
         "oddity": list(range(len(oddity.NAMES))),
-    }[name]
+    }
+    return found[name]
 
 
 def open_set(name: str, problem: Any, split: str, size: int, seed: int) -> image_set.ImageSet:
     """One problem of a set; ValueError for a problem that it does not have."""
     if name in ("svrt", "oddity") and str(problem).isdigit():
         problem = int(problem)
-    make: dict[str, Any] = {
+    kinds: dict[str, Callable[..., image_set.ImageSet]] = {
         "svrt": svrt.Svrt,
         "svrt_ood": svrt_ood.SvrtOod,
         "art": art.Art,
         "clevr_lite": clevr_lite.ClevrLite,
         "oddity": oddity.Oddity,
     }
-    arguments = {"split": split, "size": size, "seed": seed}
-    if name == "art":
-        return art.Art(problem, **arguments)
-    return make[name](problem, **arguments)
+    return kinds[name](problem, split=split, size=size, seed=seed)
 
 
 def sheet(name: str, problems: list[Any], rows: int, columns: int, split: str, seed: int) -> Any:
     """The sheet as uint8 [height, width, 3]: `rows` rows of each problem."""
-    strips = []
+    strips: list[np.ndarray] = []
     for problem in problems:
         first = open_set(name, problem, split, 1, seed).rows(np.arange(1))["image"]
         panels = first.shape[1] if _has_panels(name, first) else 1

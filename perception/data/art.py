@@ -28,7 +28,7 @@ from core import permute
 from perception.data import glyphs as glyphs_lib
 from perception.data import image_set, streams
 
-VERSION = 1
+VERSION = 2
 SIZE, CANVAS = 128, 160
 TEST_SIZE = 10_000
 # Published training sizes with 5 training glyphs (95 held out).
@@ -186,15 +186,15 @@ def _rmts(variant: int, g: list[int]) -> Problem:
 
 def _distribution_of_three(variant: int, g: list[int]) -> Problem:
     """The second row holds the glyphs of the first in another or the same order."""
-    second = [g[i] for i in _selection(variant // 24, 3, 3)]
-    return _completed(g[:3] + second[:2], second[2], g[:4], variant % 24, "three")
+    second = [g[i] for i in _selection(variant % 6, 3, 3)]
+    return _completed(g[:3] + second[:2], second[2], g[:4], variant // 6, "three")
 
 
 def _identity(variant: int, g: list[int]) -> Problem:
     """The second row follows the rule of the first: AAA, ABA or ABB."""
-    rule = ("AAA", "ABA", "ABB")[variant // 24]
+    rule = ("AAA", "ABA", "ABB")[variant % 3]
     first, second = ([pair["AB".index(c)] for c in rule] for pair in (g[:2], g[2:4]))
-    return _completed(first + second[:2], second[2], g[:4], variant % 24, rule)
+    return _completed(first + second[:2], second[2], g[:4], variant // 3, rule)
 
 
 def _completed(

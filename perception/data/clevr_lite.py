@@ -22,7 +22,7 @@ from perception.data import art, image_set, solids, streams
 
 VERSION = 1
 SIZE = 128
-_SCALE = 11.0  # pixels per unit of length
+_SCALE = 13.0  # pixels per unit of length
 
 COLOURS = {
     "gray": (87, 87, 87),
@@ -57,8 +57,8 @@ TEST_SHAPES = {
     "torus_pyramid": ("torus", "pyramid"),
 }
 _PLACES = {
-    "rmts": ((2.8, -1.4), (2.8, 1.4), (-2.8, -1.4), (-2.8, 1.4)),
-    "identity": tuple((x, y) for x in (2.8, -2.8) for y in (-2.8, 0.0, 2.8)),
+    "rmts": tuple((x, y) for x in (2.8, -2.8) for y in (1.4, -1.4)),
+    "identity": tuple((x, y) for x in (2.8, -2.8) for y in (2.8, 0.0, -2.8)),
 }
 
 

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import threading
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -172,9 +173,9 @@ class ImageSet:
         if path is None or not path.is_file():
             return False
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 memory = {key: stored[key] for key in stored.files}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to draw it again") from error
         if not memory or any(len(x) != self.size for x in memory.values()):
             raise ValueError(f"{path} does not hold {self.size} images; delete it")
