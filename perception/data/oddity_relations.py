@@ -87,7 +87,8 @@ def _edge_distance(point: Points, polygon: Points) -> float:
     """Distance of an inner point of a convex polygon from the nearest side's line."""
     along = np.roll(polygon, -1, axis=0) - polygon
     away = point - polygon
-    return float(np.min(np.abs(np.cross(along, away)) / np.hypot(*along.T)))
+    cross = along[:, 0] * away[:, 1] - along[:, 1] * away[:, 0]
+    return float(np.min(np.abs(cross) / np.hypot(*along.T)))
 
 
 def _dot_on_line(rng: Stream, part: float, angle: float) -> Frame:

@@ -279,7 +279,7 @@ def _stacked(upper: int, lower: int) -> Stamp:
 
 def _circle(radius: int) -> np.ndarray:
     """Pixels [n, 2] of a thin circle around the origin."""
-    near = np.arange(int(radius / math.sqrt(2)) + 1)
+    near = np.arange(int(radius / math.sqrt(2) + 0.5) + 1)
     far = np.rint(np.sqrt(radius**2 - near**2)).astype(int)
     octants = [(near, far), (far, near), (-near, far), (far, -near)]
     half = np.concatenate([np.stack(pair, 1) for pair in octants])
