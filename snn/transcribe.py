@@ -61,7 +61,7 @@ def transcribe(recogniser: Recogniser, name: str, values: flags.FlagValues) -> T
     Raises:
       FileNotFoundError, ValueError: sound that cannot be used.
     """
-    whole = values.beam > 1 or not streamable(recogniser)
+    whole = values.beam > 1 or not recogniser.streams
     if not whole:
         stream = Stream(recogniser)
         for piece in pieces(recogniser, name, values.pcm_rate):
@@ -80,11 +80,6 @@ def transcribe(recogniser: Recogniser, name: str, values: flags.FlagValues) -> T
     if values.beam > 1:
         return recogniser.search(samples, BeamConfig(beam=values.beam))[0]
     return recogniser.transcribe(samples)
-
-
-def streamable(recogniser: Recogniser) -> bool:
-    """Whether the recogniser can work while the sound arrives."""
-    return not recogniser.net.cfg.bidirectional and recogniser.front_end.normalise != "utterance"
 
 
 def pieces(recogniser: Recogniser, name: str, pcm_rate: int) -> Iterator[np.ndarray]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connected digits (1 to 5 of a string) of the Free Spoken Digit Dataset; an unseen test speaker.
+"""Connected digits (1 to 4 of a string) of the Free Spoken Digit Dataset; an unseen test speaker.
 
     python -m snn.train --config=configs/snn/asr_fsdd.py:lstm --workdir=runs/asr_fsdd_lstm
-    python -m snn.train --config=configs/snn/asr_fsdd.py:output_snu --workdir=runs/asr_fsdd_o
+    python -m snn.train --config=configs/snn/asr_fsdd.py:output_ssnu,92 --workdir=runs/asr_fsdd_o
 
 The argument is CELL[,ENCODER WIDTH]: the unit of the encoder and the prediction network, and the
 units of each of the two encoder layers. docs/speech.md has the results.
@@ -11,7 +11,7 @@ units of each of the two encoder layers. docs/speech.md has the results.
 from ml_collections import ConfigDict
 
 
-def get_config(arg: str = "output_snu") -> ConfigDict:
+def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
     cell, width = (*arg.split(","), "96")[:2]
     units = {
         "cell": (cell,),
@@ -27,7 +27,7 @@ def get_config(arg: str = "output_snu") -> ConfigDict:
             "task": "transducer",
             "data": {
                 "corpus": "fsdd",
-                "options": {"longest": 5},
+                "options": {"longest": 4, "train": 3000, "test": 300},
                 "tokens": "words",
                 "buckets": 3,
                 "eval_batch_size": 50,
@@ -45,13 +45,13 @@ def get_config(arg: str = "output_snu") -> ConfigDict:
             "model": {
                 "encoder": {**units, "hidden": (int(width), int(width))},
                 "prediction": {**units, "hidden": (32,)},
-                "joint": "multiplicative",
+                "joint": "additive",
                 "joint_size": 64,
                 "ctc": True,
             },
             "loss": {"dropout": 0.1, "ctc": 0.5},
             "optimizer": {
-                "learning_rate": 4e-3 if cell.endswith("snu") else 2e-3,
+                "learning_rate": 4e-3,
                 "final_learning_rate": 1e-5,
                 "warmup_steps": 100,
                 "beta2": 0.98,
@@ -59,11 +59,11 @@ def get_config(arg: str = "output_snu") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 1500,
+                "steps": 2000,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 50,
-                "eval_every": 150,
+                "eval_every": 250,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },

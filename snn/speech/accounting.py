@@ -97,32 +97,35 @@ def step_cost(
 
 
 def firing_rates(
-    net: Transducer, params: PyTree, x: jax.Array, frames: jax.Array, labels: jax.Array
+    net: Transducer,
+    params: PyTree,
+    x: jax.Array,
+    frames: jax.Array,
+    labels: jax.Array,
+    counts: jax.Array,
 ) -> dict[str, float]:
     """Mean spikes of a unit and step of every part that spikes, on a batch.
 
     Args:
-      x, frames: [B, T, F] and [B], see `Transducer.encode`. labels: [B, U] without padding.
+      x, frames: [B, T, F] and [B], see `Transducer.encode`. labels, counts: int [B, U] and [B].
 
     Returns:
       {"encoder/layer_0": ..., "prediction/layer_1": ...}; a bidirectional layer has two entries.
     """
     _, traces = net.encode(params, x, frames)
-    inside = (jnp.arange(x.shape[1])[:, None] < frames)[:, :, None]
+    found = {
+        f"encoder/{name}": (net.encoder_cells[int(name.split("_")[-1])], states, frames)
+        for name, states in traces.items()
+    }
+    for name, states in net.predict_traces(params, labels)[1].items():
+        cell = net.prediction.layers[int(name.split("_")[-1])]
+        found[f"prediction/{name}"] = (cell, states, jnp.asarray(counts) + 1)
     rates = {}
-    for name, states in traces.items():
-        cell = net.encoder_cells[int(name.split("_")[-1])]
+    for name, (cell, states, steps) in found.items():
         if signal_kind(cell) != "graded":
+            inside = (jnp.arange(len(states["y"]))[:, None] < steps)[:, :, None]
             fired = ((states["y"] > 0) & inside).sum()
-            rates[f"encoder/{name}"] = float(fired / (frames.sum() * cell.size))
-    _, state = jax.lax.scan(
-        lambda state, token: (net.prediction.step(params["prediction"], state, token)[0],) * 2,
-        net.prediction.init_state(len(labels)),
-        jnp.pad(labels, ((0, 0), (1, 0))).T,
-    )
-    for number, cell in enumerate(net.prediction.layers):
-        if number and signal_kind(cell) != "graded":
-            rates[f"prediction/layer_{number}"] = float((state[number]["y"] > 0).mean())
+            rates[name] = float(fired / (steps.sum() * cell.size))
     return rates
 
 
@@ -144,7 +147,7 @@ def account(
     """
     rates = rates or {}
     steps = 1 / front_end.seconds_per_step
-    specs, dense = net.param_specs(), net._dense()
+    specs, dense = net.param_specs(), net.dense()
     parts = []
     ways = ("forward", "backward") if net.cfg.bidirectional else ("layer",)
     groups = [
@@ -157,7 +160,7 @@ def account(
         if i
     ]
     below, below_rate, previous = "graded", 1.0, ""
-    for part, names, cell, frequency in groups:
+    for number, (part, names, cell, frequency) in enumerate(groups):
         if part != previous:
             below, below_rate, previous = "graded", 1.0, part
         rate = float(np.mean([rates.get(f"{part}/{name}", 1.0) for name in names]))
@@ -175,8 +178,8 @@ def account(
                 spikes,
             )
         )
-        last = {"encoder": "encoder_joint", "prediction": "prediction_joint"}[part]
-        if cell is groups[-1][2] or (part == "encoder" and cell is net.encoder_cells[-1]):
+        if number + 1 == len(groups) or groups[number + 1][0] != part:
+            last = f"{part}_joint"
             parts.append(_dense_part(last, dense[last], specs, frequency, below, below_rate))
     # Each frame ends with one look that finds the blank, and each label is one look more.
     looks = steps + labels_per_second

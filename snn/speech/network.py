@@ -96,7 +96,8 @@ class Transducer:
             )
         )
 
-    def _dense(self) -> dict[str, cells.Dense]:
+    def dense(self) -> dict[str, cells.Dense]:
+        """The layers without state, by the name of their parameters."""
         size = self.cfg.joint_size
         layers = {
             "encoder_joint": cells.Dense(self.encoder_size, size),
@@ -112,7 +113,7 @@ class Transducer:
         return {
             "encoder": self._encoder_specs(),
             "prediction": networks.param_specs(self.prediction, self.cfg.prediction),
-            **{name: layer.param_specs() for name, layer in self._dense().items()},
+            **{name: layer.param_specs() for name, layer in self.dense().items()},
         }
 
     def _encoder_specs(self) -> PyTree:
@@ -164,11 +165,11 @@ class Transducer:
 
     def for_joint(self, params: PyTree, encoded: jax.Array) -> jax.Array:
         """e: encoder outputs [..., n] -> [..., J]."""
-        return self._dense()["encoder_joint"].apply(params["encoder_joint"], encoded)
+        return self.dense()["encoder_joint"].apply(params["encoder_joint"], encoded)
 
     def ctc_logits(self, params: PyTree, encoded: jax.Array) -> jax.Array:
         """Scores of labels from the encoder alone [B, T, V]."""
-        return self._dense()["ctc"].apply(params["ctc"], encoded)
+        return self.dense()["ctc"].apply(params["ctc"], encoded)
 
     # --- prediction network ----------------------------------------------------------------------
 
@@ -181,21 +182,28 @@ class Transducer:
         key: jax.Array | None = None,
     ) -> jax.Array:
         """p: labels [B, U] -> [B, U + 1, J]; output u follows the first u labels."""
-        tokens = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=BLANK).T
-        state = self.prediction.init_state(tokens.shape[1])
-        _, ys, _ = networks.apply(self.prediction, params["prediction"], state, tokens)
+        ys, _ = self.predict_traces(params, labels)
         if dropout:
             assert key is not None
             ys = _drop(ys, dropout, key)
-        ys = self._dense()["prediction_joint"].apply(params["prediction_joint"], ys)
+        ys = self.dense()["prediction_joint"].apply(params["prediction_joint"], ys)
         return ys.swapaxes(0, 1)
+
+    def predict_traces(
+        self, params: PyTree, labels: jax.Array
+    ) -> tuple[jax.Array, dict[str, PyTree]]:
+        """(outputs [U + 1, B, n], states of the cells at all steps) of the prediction network."""
+        tokens = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=BLANK).T
+        state = self.prediction.init_state(tokens.shape[1])
+        _, ys, traces = networks.apply(self.prediction, params["prediction"], state, tokens)
+        return ys, traces
 
     def predict_step(
         self, params: PyTree, state: PyTree, label: jax.Array
     ) -> tuple[PyTree, jax.Array]:
         """One more label [B] -> (state, p [B, J]); the first one is the blank."""
         state, y = self.prediction.step(params["prediction"], state, label)
-        return state, self._dense()["prediction_joint"].apply(params["prediction_joint"], y)
+        return state, self.dense()["prediction_joint"].apply(params["prediction_joint"], y)
 
     def start(self, params: PyTree, batch: int) -> tuple[PyTree, jax.Array]:
         """(state, p [B, J]) of the prediction network before any label."""
@@ -211,7 +219,7 @@ class Transducer:
     def logits(self, params: PyTree, e: jax.Array, p: jax.Array) -> jax.Array:
         """Logits of e and p of shapes that broadcast [..., J] -> [..., V]."""
         mixed = e * p if self.cfg.joint == "multiplicative" else e + p
-        return self._dense()["output"].apply(params["output"], jnp.tanh(mixed))
+        return self.dense()["output"].apply(params["output"], jnp.tanh(mixed))
 
 
 def _run(cell: Any, params: PyTree, xs: jax.Array) -> tuple[jax.Array, PyTree]:

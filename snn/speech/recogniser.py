@@ -81,6 +81,13 @@ class Recogniser:
         """Samples a second that it takes."""
         return self.front_end.rate
 
+    @property
+    def streams(self) -> bool:
+        """Whether it can work while the sound arrives."""
+        cfg = self.front_end
+        causal = cfg.kind != "given" and cfg.normalise != "utterance"
+        return causal and not self.net.cfg.bidirectional
+
     def transcript(self, labels: Any, frames: Any, log_prob: float | None = None) -> Transcript:
         """Text and words of labels and the frames that emitted them."""
         labels, frames = tuple(int(k) for k in labels), tuple(int(t) for t in frames)

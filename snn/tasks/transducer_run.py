@@ -15,19 +15,21 @@ import jax
 import numpy as np
 
 from core import config as config_lib
-from core import files, optim
+from core import files, optim, plots
 from core import params as params_lib
 from core.cli import explain
 from core.loop import Trainer
 from core.task import PyTree, TrainConfig
-from snn.speech import corpora, manifest, scoring, tokenizer
+from snn.speech import accounting, corpora, manifest, pictures, recogniser, scoring, tokenizer
 from snn.speech.augment import AugmentConfig
 from snn.speech.features import FeatureConfig
 from snn.speech.network import Transducer, TransducerConfig
 from snn.speech.tokenizer import Tokenizer
-from snn.speech.utterances import Utterances
+from snn.speech.utterances import Utterances, load
 from snn.tasks import selection
 from snn.tasks.transducer import LossConfig, TransducerTask
+
+TIMED_UTTERANCES = 20  # streams that latency is measured on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +166,17 @@ def main(config: Any, workdir: str) -> None:
     if jax.process_index() != 0:
         return
     result = {**report(cfg, trainer, params, corpus, out), **chosen, "seconds": round(seconds, 1)}
+    result.update(costs(cfg, trainer, params, corpus, out))
     with files.atomic_write(out / "report.json", "w") as f:
         json.dump(result, f, indent=2)
     print(json.dumps(result, indent=2))
+    plots.loss_curve(
+        out / "metrics.jsonl",
+        out / "loss.png",
+        f"{result['data']}: {result['encoder']}",
+        ("nll", "transducer loss (nats a label)"),
+        ("eval/label_errors", "label errors, validation"),
+    )
 
 
 def transcripts(task: TransducerTask, params: PyTree, source: Utterances) -> list[tuple[int, str]]:
@@ -212,4 +222,36 @@ def report(
                 f.write(json.dumps(line, ensure_ascii=False) + "\n")
         with files.atomic_write(out / f"{part}_alignment.txt", "w") as f:
             f.write(score.alignment)
+    return result
+
+
+def costs(
+    cfg: RunConfig, trainer: Trainer, params: PyTree, corpus: Corpus, out: Path
+) -> dict[str, Any]:
+    """Operations, spikes and latency on held-out utterances; the table, and a picture of one."""
+    task: TransducerTask = trainer.task  # type: ignore[assignment]
+    part = "test" if "test" in corpus.items else "valid"
+    source = make_source(cfg, corpus, part)
+    batch = source.get(np.arange(source.batch_size))
+    x, frames = task.inputs(batch, None)
+    params = jax.tree.map(jax.numpy.asarray, params)
+    targets = (batch["labels"], batch["counts"])
+    rates = accounting.firing_rates(task.net, params, x, frames, *targets)
+    seconds = sum(item.duration for item in source.items)
+    labels = sum(len(corpus.tokens.encode(item.text)) for item in source.items)
+    parts = accounting.account(task.net, cfg.features, labels / seconds, rates)
+    with files.atomic_write(out / "costs.md", "w") as f:
+        f.write(accounting.table(parts) + "\n")
+    result: dict[str, Any] = {"labels_per_second": labels / seconds, **accounting.totals(parts)}
+    result["firing_rates"] = rates
+    trained = recogniser.Recogniser(
+        task.net, params, cfg.features, corpus.tokens, cfg.loss.max_symbols
+    )
+    if cfg.features.kind == "given":
+        return result
+    sounds = [(item, load(item, cfg.features)) for item in source.items[:TIMED_UTTERANCES]]
+    if trained.streams:
+        result.update(accounting.latency(trained, sounds))
+    shown = max(sounds, key=lambda sound: sound[0].duration)
+    pictures.utterance(trained, shown[1], shown[0], out / "utterance.png")
     return result

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CMU AN4 (spelled names, numbers, commands) from stored MFCC, by characters; unseen speakers.
+
+    python -m snn.train --config=configs/snn/asr_an4.py:lstm --workdir=runs/asr_an4_lstm
+    python -m snn.train --config=configs/snn/asr_an4.py:ssnu --workdir=runs/asr_an4_ssnu
+
+The argument is CELL[,ENCODER WIDTH]. docs/speech.md has the results.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "ssnu") -> ConfigDict:
+    cell, width = (*arg.split(","), "128")[:2]
+    units = {
+        "cell": (cell,),
+        "recurrent": True,
+        "train_decay": cell.endswith("snu"),
+        "decay": 0.8,
+        "threshold": 0.5,
+    }
+    if cell.endswith("snu"):
+        units["decay_range"] = (0.3, 0.95)
+    return ConfigDict(
+        {
+            "task": "transducer",
+            "data": {
+                "corpus": "an4",
+                "tokens": "characters",
+                "buckets": 4,
+                "eval_batch_size": 16,
+            },
+            "features": {
+                "kind": "given",
+                "coefficients": 13,
+                "normalise": "utterance",
+                "deltas": 2,
+                "stack": 4,
+                "skip": 4,
+            },
+            "augment": {
+                "time_masks": 2,
+                "time_width": 12,
+                "frequency_masks": 1,
+                "frequency_width": 2,
+            },
+            "model": {
+                "encoder": {**units, "hidden": (int(width), int(width))},
+                "prediction": {**units, "hidden": (48,)},
+                "joint": "additive",
+                "joint_size": 96,
+                "ctc": True,
+            },
+            "loss": {"dropout": 0.2, "ctc": 0.5, "max_symbols": 6},
+            "optimizer": {
+                "learning_rate": 4e-3,
+                "final_learning_rate": 1e-5,
+                "warmup_steps": 100,
+                "beta2": 0.98,
+                "weight_decay": 1e-3,
+            },
+            "train": {
+                "steps": 2400,
+                "batch_size": 16,
+                "seed": 0,
+                "log_every": 50,
+                "eval_every": 300,
+                "keep": 1,
+                "best_metric": "eval/label_errors",
+            },
+        }
+    )
