@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from rwkvjax import wkv
     from rwkvjax.checkpoints import load
     from rwkvjax.config import SIZES, Config, get_config
+    from rwkvjax.layout import for_decoding
     from rwkvjax.model import apply, init, init_state, param_specs, step
 
 _HOMES = {
     "load": "rwkvjax.checkpoints",
+    "for_decoding": "rwkvjax.layout",
     **dict.fromkeys(("SIZES", "Config", "get_config"), "rwkvjax.config"),
     **dict.fromkeys(("apply", "init", "init_state", "param_specs", "step"), "rwkvjax.model"),
 }
@@ -34,6 +36,7 @@ __all__ = [
     "Config",
     "__version__",
     "apply",
+    "for_decoding",
     "get_config",
     "init",
     "init_state",

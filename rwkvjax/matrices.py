@@ -5,7 +5,7 @@ A matrix of the model is normally an array [in, out]. Any of them may be replace
 classes here, which are pytree nodes: `rwkvjax.apply` and `step` then multiply by what they stand
 for, in every version, and stacks of them are scanned over layers like stacks of arrays.
 
-    y = matmul(x, weight)          # weight: array, QuantizedMatrix or LowRankMatrix
+    y = matmul(x, weight)    # weight: array, QuantizedMatrix, BFloat16Matrix or LowRankMatrix
 
 Dimensions: I rows (inputs), O columns (outputs), G groups of rows, R rank, V vocabulary, D width;
 a stack of layers has one more axis in front.
@@ -18,6 +18,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from rwkvjax import narrow
 
 BITS = (4, 8)
 
@@ -78,6 +80,9 @@ class QuantizedMatrix:
 
     def multiply(self, x: jax.Array) -> jax.Array:
         """x [..., I] @ W [I, O] -> [..., O], in the dtype of x."""
+        if narrow.applies(x, self.values):
+            widen = narrow.eight_bits if self.bits == 8 else narrow.four_bits
+            return narrow.multiply(x, self.values, self.scale, widen)
         # The halves of 4-bit values are multiplied apart: joining them first would write the
         # whole unpacked matrix to memory, which costs several times the product (on a CPU).
         parts, scale = self._parts(), self.scale.astype(x.dtype)
@@ -91,6 +96,57 @@ class QuantizedMatrix:
             split = w.astype(x.dtype).reshape(len(s), -1, columns)
             total += a @ (split * s[:, None]).reshape(w.shape)
         return total
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BFloat16Matrix:
+    """A matrix of bfloat16 numbers, held as their bits.
+
+    The same numbers as a bfloat16 array. On a CPU, XLA multiplies by such an array many times
+    slower than by a float32 one; from the bits they can be widened at full speed (see `narrow`).
+
+    Attributes:
+      bits: uint16 [..., I, O].
+    """
+
+    bits: jax.Array
+
+    @classmethod
+    def of(cls, array: jax.Array) -> BFloat16Matrix:
+        """Of a bfloat16 array [..., I, O]."""
+        return cls(jax.lax.bitcast_convert_type(array, jnp.uint16))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the matrix."""
+        return self.bits.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.bits.ndim
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the numbers."""
+        return jnp.dtype(jnp.bfloat16)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage."""
+        return self.bits.nbytes
+
+    def dense(self, dtype: Any = jnp.float32) -> jax.Array:
+        """The matrix as an array [..., I, O]."""
+        return narrow.bfloat16_bits(self.bits)[0].astype(dtype)
+
+    def multiply(self, x: jax.Array) -> jax.Array:
+        """x [..., I] @ W [I, O] -> [..., O], in the dtype of x."""
+        if narrow.applies(x, self.bits):
+            return narrow.multiply(x, self.bits, None, narrow.bfloat16_bits)
+        # As one step: fused into the product, the conversion would slow it down.
+        return x @ jax.lax.optimization_barrier(self.dense(x.dtype))
 
 
 @jax.tree_util.register_dataclass
@@ -172,7 +228,7 @@ class LowRankMatrix:
         return matmul(x, self.base) + self.scale.astype(x.dtype) * change
 
 
-Structured = (QuantizedMatrix, QuantizedTable, LowRankMatrix)
+Structured = (QuantizedMatrix, BFloat16Matrix, QuantizedTable, LowRankMatrix)
 
 
 def is_structured(leaf: Any) -> bool:
@@ -185,10 +241,10 @@ def matmul(x: jax.Array, weight: Any, accumulate: Any = None) -> jax.Array:
 
     Args:
       x: activations; the product is computed in their dtype.
-      weight: array, QuantizedMatrix or LowRankMatrix.
+      weight: array, QuantizedMatrix, BFloat16Matrix or LowRankMatrix.
       accumulate: dtype of the result; that of x by default.
     """
-    if isinstance(weight, QuantizedMatrix | LowRankMatrix):
+    if isinstance(weight, QuantizedMatrix | BFloat16Matrix | LowRankMatrix):
         product = weight.multiply(x)
         return product if accumulate is None else product.astype(accumulate)
     return jnp.matmul(x, weight.astype(x.dtype), preferred_element_type=accumulate)

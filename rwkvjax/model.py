@@ -6,12 +6,13 @@
     logits = Head(LN_out(h))
 
 Blocks are stacked on a leading axis and run by `lax.scan` over layers, so that the time to
-compile does not grow with depth. Dimensions: B batch, T time, D model width, L layers,
-V vocabulary.
+compile does not grow with depth; for decoding on a CPU they may lie apart (`unstack`).
+Dimensions: B batch, T time, D model width, L layers, V vocabulary.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -106,6 +107,7 @@ def hidden(
     return run_blocks(params, cfg, embed(params, cfg, tokens), state, reset=reset, shard=shard)
 
 
+@functools.partial(jax.jit, static_argnames="cfg")
 def embed(params: Params, cfg: Config, tokens: jax.Array) -> jax.Array:
     """Token ids [B, T] -> normed embeddings [B, T, D]."""
     x = matrices.take_rows(params["emb"]["weight"], tokens).astype(jnp.dtype(cfg.dtype))
@@ -122,28 +124,82 @@ def run_blocks(
     shard: Shard = no_shard,
 ) -> tuple[jax.Array, State]:
     """All blocks and the last norm: embeddings [B, T, D] -> (normed activations, state)."""
-    version = _version(cfg)
-    cross = getattr(version, "init_cross", lambda cfg, x: ())(cfg, x)
+    cross = getattr(_version(cfg), "init_cross", lambda cfg, x: ())(cfg, x)
     cross = match_varying(cross, like=x)
+    blocks = params["blocks"]
+    if isinstance(blocks, tuple):
+        states = []
+        for layer, p in enumerate(blocks):
+            inputs = (p, state, jnp.int32(layer))
+            (x, cross), new = _block_apart(cfg, shard, reset, (x, cross), inputs)
+            states.append(new)
+        state = _stacked(states)
+    else:
+        body = _remat(cfg, functools.partial(_block, cfg, shard, reset))
+        (x, _), state = jax.lax.scan(body, (x, cross), (blocks, state, jnp.arange(cfg.layers)))
+    return _last_norm(params["ln_out"], x, cfg.layer_norm_eps), state
 
-    def block(carry: Any, inputs: Any) -> Any:
-        x, cross = carry
-        p, layer_state, layer = inputs
-        x = shard(x, ("batch", "time", None))
-        with jax.named_scope("time_mix"):
-            normed = layers.layer_norm(p["ln1"], x, cfg.layer_norm_eps)
-            out, layer_state, cross = version.time_mix(
-                p["att"], cfg, normed, layer_state, reset, cross, layer, shard
-            )
-        x = x + out
-        with jax.named_scope("channel_mix"):
-            normed = layers.layer_norm(p["ln2"], x, cfg.layer_norm_eps)
-            out, layer_state = version.channel_mix(p["ffn"], cfg, normed, layer_state, reset, shard)
-        return (x + out, cross), layer_state
 
-    inputs = (params["blocks"], state, jnp.arange(cfg.layers))
-    (x, _), state = jax.lax.scan(_remat(cfg, block), (x, cross), inputs)
-    return layers.layer_norm(params["ln_out"], x, cfg.layer_norm_eps), state
+def _block(cfg: Config, shard: Shard, reset: jax.Array | None, carry: Any, inputs: Any) -> Any:
+    """One layer: carry (x [B, T, D], what layers share), inputs (parameters, state, index)."""
+    version = _version(cfg)
+    x, cross = carry
+    p, state, layer = inputs
+    x = shard(x, ("batch", "time", None))
+    with jax.named_scope("time_mix"):
+        normed = layers.layer_norm(p["ln1"], x, cfg.layer_norm_eps)
+        out, state, cross = version.time_mix(
+            p["att"], cfg, normed, state, reset, cross, layer, shard
+        )
+    x = x + out
+    with jax.named_scope("channel_mix"):
+        normed = layers.layer_norm(p["ln2"], x, cfg.layer_norm_eps)
+        out, state = version.channel_mix(p["ffn"], cfg, normed, state, reset, shard)
+    return (x + out, cross), state
+
+
+# Layers that lie apart are run one after the other; outside of jit, these three are compiled.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _block_apart(
+    cfg: Config, shard: Shard, reset: jax.Array | None, carry: Any, inputs: Any
+) -> Any:
+    """`_block` with the states of all layers, of which it takes its own."""
+    p, states, layer = inputs
+    state = jax.tree.map(lambda a: a[layer], states)
+    return _remat(cfg, functools.partial(_block, cfg, shard, reset))(carry, (p, state, layer))
+
+
+_stacked = jax.jit(lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+_last_norm = jax.jit(layers.layer_norm, static_argnums=2)
+
+
+def unstack(params: Params, donate: bool = False) -> Params:
+    """Parameters whose layers lie apart: `blocks` is a tuple of L trees instead of one stack.
+
+    `apply` and `step` take both forms and give the same numbers. A scan over a stack copies each
+    layer out of it before use, which doubles the time of a decoding step on a CPU; layers that lie
+    apart are used in place. In exchange a program around them is compiled layer by layer (outside
+    of jit, one layer is compiled and called L times). Training, saving and fine-tuning want stacks.
+
+    Args:
+      params: see `param_specs`; leaves may be those of `rwkvjax.matrices`. Parameters that are
+        unstacked already are returned as they are.
+      donate: free each stack once its layers are copied, so that memory grows by one leaf at most;
+        `params` must not be used afterwards.
+    """
+    if isinstance(params["blocks"], tuple):
+        return params
+    leaves, structure = jax.tree.flatten(params["blocks"])
+    columns = []
+    for leaf in leaves:
+        leaf = jnp.asarray(leaf)
+        columns.append(jax.block_until_ready([leaf[i] for i in range(len(leaf))]))
+        if donate:
+            leaf.delete()
+    blocks = tuple(jax.tree.unflatten(structure, layer) for layer in zip(*columns, strict=True))
+    return {**params, "blocks": blocks}
 
 
 def apply(

@@ -44,15 +44,24 @@ def require_checkpoint(values: flags.FlagValues) -> None:
         raise flags.Error("--checkpoint is required: a run's workdir or a weights file")
 
 
-def open_model(values: flags.FlagValues) -> tuple[Config, dict, Tokenizer]:
-    """(configuration, parameters, tokenizer) of the flags that `define` defines."""
+def open_model(
+    values: flags.FlagValues, for_decoding: bool = True
+) -> tuple[Config, dict, Tokenizer]:
+    """(configuration, parameters, tokenizer) of the flags that `define` defines.
+
+    With `for_decoding` the parameters lie as `rwkvjax.layout.for_decoding` puts them.
+    """
+    from rwkvjax import layout
     from rwkvjax.checkpoints import load_with_meta
 
     dtype = values.dtype if "dtype" in values else ""
     cfg, params, meta = load_with_meta(values.checkpoint, dtype or None)
     if dtype:
         cfg = dataclasses.replace(cfg, dtype=dtype)
-    return cfg, params, tokenizer_for(cfg, meta, values.tokenizer)
+    tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
+    if for_decoding:
+        params = layout.for_decoding(params, donate=True)
+    return cfg, params, tokenizer
 
 
 def tokenizer_for(cfg: Config, meta: dict[str, Any], name: str = "") -> Tokenizer:

@@ -81,7 +81,8 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
     from rwkvjax.serving.service import Options, Service
     from rwkvjax.serving.worker import Worker
 
-    cfg, params, tokenizer = model_flags.open_model(values)
+    # Adapters change stacked parameters.
+    cfg, params, tokenizer = model_flags.open_model(values, for_decoding=not values.adapters)
     limits = Limits(values.slots, values.prefill_chunk, int(values.cache_mib * 2**20))
     options = Options(
         model=values.model,

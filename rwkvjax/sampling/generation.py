@@ -49,22 +49,39 @@ def _continue(
     return tokens.T, carry
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
 def advance(
     params: Params,
     cfg: Config,
-    tokens: jax.Array,
+    tokens: jax.Array | np.ndarray,
     state: Any,
     logits: jax.Array,
-    active: jax.Array,
+    active: jax.Array | np.ndarray,
 ) -> tuple[jax.Array, Any]:
     """Feeds tokens [B, T] to the rows where `active` [B]; the others keep logits and state.
 
     Returns:
       (logits after the last token [B, V] float32, state).
     """
+    if isinstance(params["blocks"], tuple):  # compiling one layer is quicker than compiling all
+        x, new = model.hidden(params, cfg, jnp.asarray(tokens), state)
+        return _finish({"head": params["head"]}, x[:, -1:], new, state, logits, active)
+    return _advance_stacked(params, cfg, tokens, state, logits, active)
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _advance_stacked(
+    params: Params, cfg: Config, tokens: jax.Array, state: Any, logits: jax.Array, active: jax.Array
+) -> tuple[jax.Array, Any]:
     x, new = model.hidden(params, cfg, tokens, state)
-    fresh = model.logits_of(params, x[:, -1:])[:, 0]
+    return _finish(params, x[:, -1:], new, state, logits, active)
+
+
+@jax.jit
+def _finish(
+    params: Params, x: jax.Array, new: Any, state: Any, logits: jax.Array, active: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Logits of the last activations [B, 1, D]; rows that are not active keep what they had."""
+    fresh = model.logits_of(params, x)[:, 0]
     return jnp.where(active[:, None], fresh, logits), select(active, new, state)
 
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products of a few activations with matrices of narrow storage (8 or 4 bits, bfloat16) on a CPU.
+
+Decoding reads every weight once per token, so narrow weights should be faster in proportion. On a
+CPU XLA's own dot of converted weights is up to thirty times slower than the float32 dot instead:
+the conversion keeps it from a vectorised loop. Two forms stay fast:
+
+rows (one or two rows of x): the sum over I is cut into stretches of J. The J products of a
+stretch are written out, so that the whole is one elementwise loop over [I/J, O], which XLA
+vectorises and spreads over threads; the I/J partial sums are joined by a product with ones.
+
+    p[g, o] = sum_{j < J} x[gJ + j] W[gJ + j, o]            y[o] = sum_g p[g, o]
+
+blocks (up to `MOST_ROWS` rows): a loop over stretches of K rows of W widens one stretch at a time,
+which stays in the cache, and multiplies by it with the ordinary dot.
+
+Dimensions: R rows of x, I inputs, O outputs, S rows of the stored array, P inputs that a stored
+element holds (2 for 4 bits), G groups of inputs with a scale each.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+# Stored array -> P arrays of its shape, float32; must be elementwise.
+Widen = Callable[[jax.Array], tuple[jax.Array, ...]]
+
+FEW_ROWS = 2
+MOST_ROWS = 32
+_STRETCH = 16
+_BLOCK = 128
+
+
+def bfloat16_bits(stored: jax.Array) -> tuple[jax.Array]:
+    """uint16 bit patterns of bfloat16 numbers, as float32."""
+    wide = jnp.left_shift(stored.astype(jnp.uint32), 16)
+    return (jax.lax.bitcast_convert_type(wide, jnp.float32),)
+
+
+def eight_bits(stored: jax.Array) -> tuple[jax.Array]:
+    """int8 as float32."""
+    return (stored.astype(jnp.float32),)
+
+
+def four_bits(stored: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """uint8 with two signed halves as (low, high), float32."""
+    # In 32 bits: shifts of bytes are not vectorised. (x ^ 8) - 8 extends the sign of four bits.
+    wide = stored.astype(jnp.int32)
+    signed = lambda half: (jnp.bitwise_xor(half, 8) - 8).astype(jnp.float32)
+    return signed(jnp.bitwise_and(wide, 15)), signed(jnp.right_shift(wide, 4))
+
+
+def applies(x: jax.Array, stored: jax.Array) -> bool:
+    """Whether `multiply` is meant for this product: a CPU, few rows, and rows that can be cut."""
+    rows = math.prod(x.shape[:-1])
+    return (
+        jax.default_backend() == "cpu"
+        and 0 < rows <= MOST_ROWS
+        and x.dtype in (jnp.float32, jnp.bfloat16)
+        and stored.shape[-2] % _STRETCH == 0
+    )
+
+
+@functools.partial(jax.jit, static_argnames="widen")
+def multiply(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:
+    """x [..., I] @ W [I, O] -> [..., O], in the dtype of x, summed in float32.
+
+    Args:
+      x: activations.
+      stored: [S, O]; `widen` makes P float32 arrays of it, the p-th of which is the rows
+        p S ... (p+1) S - 1 of W (before scaling).
+      scale: [G, O] or None; group g of W's rows is multiplied by scale[g]. G must divide I, and
+        the P pieces must hold whole groups unless G is 1.
+      widen: one of the functions above.
+    """
+    lead, rows = x.shape[:-1], x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    scale = None if scale is None else scale.astype(jnp.float32)
+    after, within = (scale, None) if scale is None or len(scale) == 1 else (None, scale)
+    group = None if within is None else x.shape[-1] // len(within)
+    if len(rows) <= FEW_ROWS and (group is None or group % _STRETCH == 0):
+        y = jnp.stack([_row(row, stored, within, widen) for row in rows])
+    else:
+        y = _blocks(rows, stored, within, widen)
+    y = y if after is None else y * after[0]
+    return y.reshape(*lead, -1).astype(x.dtype)
+
+
+def _row(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:
+    """One row x [I] -> [O]; the groups of `scale` hold whole stretches."""
+    stretches, columns = stored.shape[0] // _STRETCH, stored.shape[1]
+    cut = stored.reshape(stretches, _STRETCH, columns)
+    pieces = x.reshape(-1, stretches, _STRETCH)
+    partial: list[jax.Array] = [jnp.zeros((stretches, columns))] * len(pieces)
+    for j in range(_STRETCH):
+        for p, weights in enumerate(widen(cut[:, j])):
+            partial[p] = partial[p] + pieces[p, :, j, None] * weights
+    if scale is not None:
+        factors = scale.reshape(len(pieces), -1, 1, columns)
+        repeated = jnp.broadcast_to(
+            factors, (*factors.shape[:2], stretches // factors.shape[1], columns)
+        ).reshape(len(pieces), stretches, columns)
+        partial = [repeated[p] * part for p, part in enumerate(partial)]
+    total = functools.reduce(jnp.add, partial)
+    return (jnp.ones((1, stretches)) @ total)[0]
+
+
+def _blocks(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:
+    """Rows x [R, I] -> [R, O]."""
+    length, columns = stored.shape
+    count = x.shape[-1] // length  # P
+    groups = 1 if scale is None else len(scale) // count  # of one piece
+    block = math.gcd(_BLOCK, length)
+    if (length // groups) % block and block % (length // groups):
+        block = math.gcd(block, length // groups)
+    pieces = x.reshape(len(x), count, length)
+    scales = None if scale is None else scale.reshape(count, groups, columns)
+    share = max(1, groups * block // length)  # groups within a block
+
+    def body(i: jax.Array, total: jax.Array) -> jax.Array:
+        part = jax.lax.dynamic_slice_in_dim(stored, i * block, block)
+        inputs = jax.lax.dynamic_slice_in_dim(pieces, i * block, block, axis=2)
+        for p, weights in enumerate(widen(part)):
+            if scales is not None:
+                first = i * block * groups // length
+                factor = jax.lax.dynamic_slice_in_dim(scales[p], first, share)
+                weights = weights.reshape(share, -1, columns) * factor[:, None]
+                weights = weights.reshape(block, columns)
+            # The barrier keeps the conversion out of the dot, which would no longer be vectorised.
+            total = total + inputs[:, p] @ jax.lax.optimization_barrier(weights)
+        return total
+
+    return jax.lax.fori_loop(0, length // block, body, jnp.zeros((len(x), columns)))
