@@ -68,6 +68,8 @@ class Options:
       template: around a prompt; {prompt} is replaced.
       before: text between prompt and label when ranking.
       max_tokens, stop: of a generated answer.
+      temperature: 0 takes the most likely token; above, tokens are drawn. A draw depends on the
+        request (its sample too) and on the `seed`, not on what else is in a batch.
       batch_size: prompts at once.
       share_prefix: compute the common beginning of prompts once.
     """
@@ -78,6 +80,8 @@ class Options:
     before: str = " "
     max_tokens: int = 64
     stop: tuple[str, ...] = ("\n\n",)
+    temperature: float = 0.0
+    seed: int = 0
     batch_size: int = 8
     share_prefix: bool = True
 
@@ -88,6 +92,8 @@ class Options:
             raise ValueError("template must contain {prompt} once")
         if self.batch_size < 1 or self.max_tokens < 1:
             raise ValueError(f"expected at least 1: {self.batch_size=} {self.max_tokens=}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -125,18 +131,29 @@ def _continuation(
     return jnp.where(mask, picked, 0.0).sum(-1)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _greedy(
-    params: dict, cfg: rwkvjax.Config, last: jax.Array, state: State
+@functools.partial(jax.jit, static_argnums=(1, 6))
+def _draw(
+    params: dict,
+    cfg: rwkvjax.Config,
+    last: jax.Array,
+    state: State,
+    keys: jax.Array,
+    start: int,
+    temperature: float,
 ) -> tuple[jax.Array, jax.Array, State]:
-    """Draws `_BURST` most likely tokens: (tokens [B, _BURST], logits, state)."""
+    """`_BURST` tokens after place `start`: (tokens [B, _BURST], logits, state); keys [B]."""
 
-    def body(carry: tuple[jax.Array, State], _: None) -> Any:
+    def body(carry: tuple[jax.Array, State], place: jax.Array) -> Any:
         last, state = carry
-        token = jnp.argmax(last, axis=-1).astype(jnp.int32)
+        if temperature:
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+            token = jax.vmap(jax.random.categorical)(own, last / temperature).astype(jnp.int32)
+        else:
+            token = jnp.argmax(last, axis=-1).astype(jnp.int32)
         return rwkvjax.step(params, cfg, token, state), token
 
-    (last, state), tokens = jax.lax.scan(body, (last, state), None, length=_BURST)
+    places = start + jnp.arange(_BURST)
+    (last, state), tokens = jax.lax.scan(body, (last, state), places)
     return tokens.T, last, state
 
 
@@ -156,6 +173,8 @@ class RWKVBackend:
         behaviour = dataclasses.asdict(self._options)
         for name in ("batch_size", "share_prefix"):  # change the speed only
             del behaviour[name]
+        if not self._options.temperature:  # nothing is drawn: the answers are those of old
+            del behaviour["temperature"], behaviour["seed"]
         self.identity: Mapping[str, Any] = {
             "kind": "rwkv",
             "weights": _digest(params),
@@ -175,7 +194,7 @@ class RWKVBackend:
         last, state = self._read(requests, prompts)
         if self._options.mode == "rank":
             return self._rank(requests, prompts, last, state)
-        return self._generate(prompts, last, state)
+        return self._generate(requests, prompts, last, state)
 
     # --- prompts -------------------------------------------------------------------------------
 
@@ -292,13 +311,20 @@ class RWKVBackend:
         return [self._encode(self._options.before + text) for text in texts]
 
     def _generate(
-        self, prompts: Sequence[list[int]], last: jax.Array, state: State
+        self,
+        requests: Sequence[Request],
+        prompts: Sequence[list[int]],
+        last: jax.Array,
+        state: State,
     ) -> list[Response]:
+        keys = self._keys(requests)
         drawn: list[list[int]] = [[] for _ in prompts]
         texts = [""] * len(prompts)
         ended = [False] * len(prompts)
-        for _ in range(0, self.max_completion, _BURST):
-            tokens, last, state = _greedy(self._params, self._cfg, last, state)
+        for start in range(0, self.max_completion, _BURST):
+            tokens, last, state = _draw(
+                self._params, self._cfg, last, state, keys, start, self._options.temperature
+            )
             for i, row in enumerate(np.asarray(tokens)[: len(prompts)]):
                 if not ended[i]:
                     drawn[i] = (drawn[i] + [int(t) for t in row])[: self.max_completion]
@@ -310,6 +336,13 @@ class RWKVBackend:
                      completion_tokens=len(tokens))
             for text, end, prompt, tokens in zip(texts, ended, prompts, drawn, strict=True)
         ]  # fmt: skip
+
+    def _keys(self, requests: Sequence[Request]) -> jax.Array:
+        """A key for each row of a batch, made from what is asked."""
+        numbers = [int(request.key({"draws": 1})[:8], 16) for request in requests]
+        numbers += [0] * (self.batch_size - len(numbers))
+        key = jax.random.key(self._options.seed)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(numbers, jnp.uint32))
 
     def _text(self, tokens: list[int]) -> tuple[str, bool]:
         """Text up to the end-of-text token 0 or a stop, and whether one was met."""

@@ -62,6 +62,7 @@ def train(
     how: SmallModel,
     workdir: str | os.PathLike[str],
     report: Any = None,
+    initial: PyTree | None = None,
 ) -> tuple[rwkv.Config, PyTree]:
     """Trains a language model on texts, or takes the finished one that lies in `workdir`.
 
@@ -70,6 +71,7 @@ def train(
       how: see `SmallModel`.
       workdir: of the run; started again, it resumes. `rwkvjax.load(workdir)` loads the model.
       report: receives progress lines; None for standard error.
+      initial: parameters to start from; None draws them.
 
     Returns:
       (configuration, parameters).
@@ -104,6 +106,7 @@ def train(
             "data": {"tokenizer": "byte"},
             "small": config_lib.to_dict(how),
         },
+        init_params=initial,
         report=report,
     )
     return how.config, trainer.run().params

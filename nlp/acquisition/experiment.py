@@ -76,7 +76,7 @@ def vectors(cfg: Acquire, data: TextLabels, folder: str | Path = "") -> np.ndarr
 
 
 def run(cfg: Acquire, workdir: str | Path, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """All parts of the evaluation; see `write` for the files."""
+    """All parts of the evaluation; see `report.write` for the files."""
     data = load(cfg)
     x = vectors(cfg, data, Path(workdir) / "vectors")
     truth = data.targets(cfg.theta)

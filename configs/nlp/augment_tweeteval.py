@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmenting 600 tweets with four emotions; the generator is a small RWKV trained on them.
+
+python -m nlp.augment --config=configs/nlp/augment_tweeteval.py:runs/base --workdir=runs/aug
+
+The argument is a byte-level base to start the generator from (as in personalize_llm.py). For an
+endpoint: configs/nlp/augment_endpoint.py. Results and times: docs/augmentation.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(base: str = "") -> ConfigDict:
+    return ConfigDict(
+        {
+            "data": "tweeteval",
+            "train": 600,
+            "validation": 600,
+            "test": 2000,
+            "generator": "small",
+            "small": {
+                "base": base,
+                "model": {"steps": 250, "context": 256, "learning_rate": 1e-3},
+            },
+            "generation": {"what": "emotion"},
+            "training": {
+                "seeds": 5,
+                "students": (
+                    {"name": "small (TF-IDF, linear)"},
+                    {
+                        "name": "larger (sentence encoder, 64 hidden units)",
+                        "encoder": {"kind": "sentence"},
+                        "hidden": 64,
+                    },
+                ),
+            },
+        }
+    )
