@@ -70,7 +70,12 @@ class Game:
         self._riddles, self._path = riddles, answers
         self.models = dict(models or {})
         # What decides which riddles come; answers to others must not be mixed with these.
-        self._game = f"{riddles.riddles} seed {riddles.seed} contrast {riddles.contrast:g}"
+        which = (
+            ",".join(map(str, riddles.riddles))
+            if len(riddles.riddles) < len(oddity.NAMES)
+            else "all"
+        )
+        self._game = f"riddles {which}, seed {riddles.seed}, contrast {riddles.contrast:g}"
         self._lock = threading.Lock()
         self._answers = self._read()
 

@@ -27,7 +27,7 @@ from perception.data.oddity_figures import RIDDLES
 from perception.data.oddity_shapes import SIDE, Shape
 from perception.data.streams import Stream
 
-VERSION = 1
+VERSION = 2
 FRAMES = 6
 SIZES = {"train": 2_560, "validation": 640, "test": 640}
 COMBINED_SIZES = {"train": 72_000, "validation": 18_000, "test": 18_000}

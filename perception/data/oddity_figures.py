@@ -168,9 +168,9 @@ def _right_angle_t(rng: Stream, odd: bool, given: Given, contrast: float) -> Fra
     return _crossing(rng, odd, True, contrast)
 
 
-def _turned_loop(rng: Stream, points: Points, width: float = 2.0) -> Frame:
-    centred = points - points.mean(0)
-    return sh.anywhere(rng, [sh.loop(sh.turned(centred, rng.angle()), width)])
+def _turned(rng: Stream, points: Points) -> Frame:
+    """The filled polygon, turned by any angle."""
+    return sh.anywhere(rng, [sh.fill(sh.turned(points, rng.angle()))])
 
 
 @riddle(10)
@@ -182,7 +182,7 @@ def _quadrilateral(rng: Stream, odd: bool, given: Given, contrast: float) -> Fra
         figure = np.delete(figure, rng.integer(0, 3), axis=0)
     if min(sh.side_lengths(figure)) <= 5 or max(sh.corner_angles(figure)) > math.radians(150):
         return None
-    return _turned_loop(rng, figure)
+    return _turned(rng, figure)
 
 
 @riddle(11)
@@ -197,7 +197,7 @@ def _trapezoid(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame:
             return None
         if len(sh.hull(figure)) < 4 or _least_slant(figure) < min(0.6 * contrast, 0.9):
             return None
-    return _turned_loop(rng, figure)
+    return _turned(rng, figure)
 
 
 def _least_slant(figure: Points) -> float:
@@ -217,7 +217,7 @@ def _parallelogram(rng: Stream, odd: bool, given: Given, contrast: float) -> Fra
         return None
     up = [h * sh.direction(math.radians(a)) for a in (left, right)]
     figure = np.array([(0, 0), (w, 0), (w + up[1][0], up[1][1]), up[0]])
-    return _turned_loop(rng, figure) if len(sh.hull(figure)) == 4 else None
+    return _turned(rng, figure) if len(sh.hull(figure)) == 4 else None
 
 
 @riddle(13)
@@ -225,13 +225,13 @@ def _rectangle_or_parallelogram(rng: Stream, odd: bool, given: Given, contrast: 
     w, h = rng.integer(20, 35), rng.integer(20, 35)
     corner = 90 - min((90 - rng.real(44, 75)) * contrast, 60) if odd else 90
     x, y = h * sh.direction(math.radians(corner))
-    return _turned_loop(rng, np.array([(0, 0), (w, 0), (w + x, y), (x, y)]))
+    return _turned(rng, np.array([(0, 0), (w, 0), (w + x, y), (x, y)]))
 
 
 @riddle(14)
 def _square(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame:
     w, h = _rectangle(rng, min(5 * contrast, 25))
-    return _turned_loop(rng, _box(w, h if odd else w))
+    return _turned(rng, _box(w, h if odd else w))
 
 
 @riddle(15)
@@ -244,7 +244,7 @@ def _equilateral(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame
     x = (base**2 + a**2 - b**2) / (2 * base)
     if a * a - x * x < 150:
         return None
-    return _turned_loop(rng, np.array([(0, 0), (base, 0), (x, math.sqrt(a * a - x * x))]))
+    return _turned(rng, np.array([(0, 0), (base, 0), (x, math.sqrt(a * a - x * x))]))
 
 
 @riddle(16)
@@ -257,8 +257,8 @@ def _right_triangle(rng: Stream, odd: bool, given: Given, contrast: float) -> Fr
         away = [abs(math.degrees(a) - 90) for a in sh.corner_angles(figure)]
         if min(away) < min(15 * contrast, 25) or min(sh.side_lengths(figure)) < 20:
             return None
-    frame = _turned_loop(rng, figure, width)
-    return frame and [Shape("loop", frame[0].points, width, "black")]
+    outline = Shape("loop", sh.turned(figure, rng.angle()), width, "black")
+    return sh.anywhere(rng, [outline])
 
 
 @riddle(17)

@@ -123,26 +123,26 @@ def _spun(rng: Stream, points: Points, contrast: float) -> Points | None:
     return copy if sh.difference(points, copy) >= min(LEAST_DIFFERENCE * contrast, 0.4) else None
 
 
+def _side_by_side(rng: Stream, first: Points, second: Points) -> Frame:
+    """Two filled figures, a gap between them in a random direction."""
+    way = sh.direction(rng.angle())
+    gap = rng.real(4, 15)
+    offset = (first @ way).max() + gap - (second @ way).min()
+    slide = rng.real(-15, 15) * np.array([-way[1], way[0]])
+    return sh.anywhere(rng, [sh.fill(first), sh.fill(second + offset * way + slide)])
+
+
 @riddle(33)
 def _translation(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame:
-    first = sh.triangle(rng, 60, 800)
+    first = sh.triangle(rng, 46, 250)
     second = _spun(rng, first, contrast) if odd else first
-    if second is None:
-        return None
-    offset = rng.real(20, 40) * sh.direction(rng.angle())
-    return sh.anywhere(rng, [sh.loop(first), sh.loop(second + offset)])
+    return None if second is None else _side_by_side(rng, first, second)
 
 
 def _homothety(rng: Stream, factor: float, turn: bool, contrast: float) -> Frame:
-    large = sh.triangle(rng, 70, 900)
-    large *= 40 / np.hypot(*large.T).max()
-    small = large / factor
-    if turn:
-        spun = _spun(rng, small * factor, contrast)
-        if spun is None:
-            return None
-        small = spun / factor
-    return sh.anywhere(rng, [sh.loop(small, 1.5), sh.loop(large, 1.5)])
+    large = sh.triangle(rng, 58, 500)
+    small = _spun(rng, large, contrast) if turn else large
+    return None if small is None else _side_by_side(rng, small / factor, large)
 
 
 @riddle(34)
@@ -173,7 +173,7 @@ def _mirror_pair(rng: Stream, odd: bool, axis: float) -> Frame:
             return None
         second = copy
     half = 40 * along
-    shapes = [sh.loop(first), sh.loop(second), sh.path([-half, half], 1)]
+    shapes = [sh.fill(first), sh.fill(second), sh.path([-half, half], 1)]
     return sh.anywhere(rng, shapes, 2.0)
 
 
@@ -203,7 +203,7 @@ def _half_turn(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame:
         if sh.difference(second, copy) < LEAST_DIFFERENCE or (copy @ way).max() > -4:
             return None
         second = copy
-    return sh.anywhere(rng, [sh.loop(first), sh.loop(second), sh.dot((0, 0), DOT)], 2.0)
+    return sh.anywhere(rng, [sh.fill(first), sh.fill(second), sh.dot((0, 0), DOT)], 2.0)
 
 
 @riddle(40)
@@ -227,7 +227,7 @@ def _rotation(rng: Stream, odd: bool, given: Given, contrast: float) -> Frame:
     if _overlap(*polygons):
         return None
     sticks = [sh.path([np.zeros(2), e], 1.5, "black") for e in ends]
-    shapes = sticks + [sh.fill(p) for p in polygons]
+    shapes = [*sticks, sh.dot(np.zeros(2), DOT), *(sh.fill(p) for p in polygons)]
     shapes = [Shape(s.kind, sh.turned(s.points, start), s.size, s.tone) for s in shapes]
     return sh.anywhere(rng, shapes, 3.0)
 

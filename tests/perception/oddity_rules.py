@@ -123,7 +123,7 @@ def crossing(s, full):
 
 
 def corner_count(s):
-    return abs(len(of(s, "loop")[0].points) - 4) if concave(s[0].points) <= 1e-9 else 9
+    return abs(len(of(s, "fill")[0].points) - 4) if concave(s[0].points) <= 1e-9 else 9
 
 
 def slant(s):
@@ -204,13 +204,13 @@ def translated(p, q):
 
 
 def homothety(s):
-    small, large = (x.points - x.points.mean(0) for x in of(s, "loop"))
+    small, large = (x.points - x.points.mean(0) for x in of(s, "fill"))
     factor = lengths(large).sum() / lengths(small).sum()
     return float(np.hypot(*(small * factor - large).T).max()), factor
 
 
 def mirror(s, level=None):
-    p, q = (x.points for x in of(s, "loop"))
+    p, q = (x.points for x in of(s, "fill"))
     a, b = of(s, "path")[0].points
     if level is not None and abs((b - a)[1 - level]) > 1e-6:
         return 99.0
@@ -219,7 +219,7 @@ def mirror(s, level=None):
 
 
 def half_turn(s):
-    p, q = (x.points for x in of(s, "loop"))
+    p, q = (x.points for x in of(s, "fill"))
     return float(np.hypot(*(2 * of(s, "dot")[0].points[0] - p - q).T).max())
 
 
@@ -283,7 +283,7 @@ ERRORS = {
     29: (disc_centre, 1e-6, 0.19),
     30: (quad_centre, 1e-6, 1.5),
     31: (lambda s: abs(part(s) - 0.5), 1e-6, 0.14),
-    33: (lambda s: translated(*(x.points for x in of(s, "loop"))), 1e-6, 5),
+    33: (lambda s: translated(*(x.points for x in of(s, "fill"))), 1e-6, 5),
     34: (lambda s: homothety(s)[0], 1e-6, 5),
     36: (lambda s: mirror(s, 0), 1e-6, 3),
     37: (lambda s: mirror(s, 1), 1e-6, 3),
