@@ -32,8 +32,10 @@ flags.DEFINE_float("minutes", 0.0, "Start no run after so long; 0: no limit.", f
 flags.DEFINE_string("only", "", "Only runs whose arguments contain this.", flag_values=FLAGS)
 
 ABLATIONS = ("streams=location", "streams=content", "policy=random", "policy=grid")
-OTHERS = ("transformer", "corelnet", "esbn", "rwkv", "resnet")
+ART_BASELINES = (",network=cnn", ",network=vit")
+OTHERS = ("transformer", "corelnet", "esbn", "rwkv")
 BUDGET = "train=500,epochs=40"
+BASELINE_BUDGET = "train=500,epochs=80"  # whole images are learned more slowly
 
 
 def plan(name: str) -> list[tuple[str, str]]:
@@ -42,13 +44,16 @@ def plan(name: str) -> list[tuple[str, str]]:
         few = "problem=1,train=300,epochs=50"
         return [(SVRT, f"{few}{variant}") for variant in ("", ",policy=random", ",network=cnn")]
     svrt = lambda problem, more="": (SVRT, f"problem={problem},{BUDGET}{more}")
-    baselines = (",network=cnn", ",network=vit")
-    svrt_of = lambda problems: [svrt(p, more) for p in problems for more in ("", *baselines)]
+    baseline = lambda problem, n: (SVRT, f"problem={problem},{BASELINE_BUDGET},network={n}")
+    svrt_of = lambda problems: [
+        run for p in problems for run in (svrt(p), baseline(p, "cnn"), baseline(p, "vit"))
+    ]
     runs = [*svrt_of((1,)), *(svrt(1, f",{a}") for a in ABLATIONS)]
     runs += svrt_of((5, 4, 22, 14))  # same-different: 5, 22; spatial relation: 4, 14
-    runs += [(ART, f"task={t}{b}") for t in ("rmts", "same_different") for b in ("", *baselines)]
+    art = [f"task={t}{b}" for t in ("rmts", "same_different") for b in ("", *ART_BASELINES)]
+    runs += [(ART, arg) for arg in art]
     runs += svrt_of((7, 15, 20, 10))
-    runs += [svrt(1, f",network={n}") for n in OTHERS]
+    runs += [*(svrt(1, f",network={n}") for n in OTHERS), baseline(1, "resnet")]
     return runs + [(module, f"{arg},seed={seed}") for seed in (1, 2) for module, arg in runs]
 
 
