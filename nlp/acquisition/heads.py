@@ -25,7 +25,7 @@ from core.data import ArraySource
 from core.params import ParamSpec, Uniform, zeros
 from nlp import stopping
 from nlp.acquisition import metrics
-from nlp.personalization.fit import Fit, fit
+from nlp.personalization.fitting import Fit, fit
 
 PyTree = Any
 LOSSES = ("bce", "softmax_multihot")

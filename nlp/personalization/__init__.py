@@ -7,7 +7,7 @@ results = run(cfg, "runs/convabuse")
 
 from nlp.personalization.encoders import Encoder, encode
 from nlp.personalization.experiment import Personalize, run
-from nlp.personalization.fit import Fit, fit, predict
+from nlp.personalization.fitting import Fit, fit, predict
 from nlp.personalization.llm_variants import Llm
 from nlp.personalization.models import MODELS, Config, apply, param_specs
 from nlp.personalization.scores import score, spread

@@ -23,7 +23,7 @@ from nlp.annotations import AnnotationSet, Split
 from nlp.evaluation.records import digest
 from nlp.personalization import encoders, features, models, scores
 from nlp.personalization.encoders import Encoder
-from nlp.personalization.fit import Fit, fit, predict
+from nlp.personalization.fitting import Fit, fit, predict
 from nlp.personalization.llm_variants import Llm
 from nlp.personalization.task import PersonalTask, balanced, examples
 
@@ -130,10 +130,10 @@ def systems(cfg: Personalize) -> list[System]:
                 continue  # it sees no text
             rows.append(_classifier(cfg, name, encoder))
     if cfg.llm is not None:
-        from nlp.personalization import llm
+        from nlp.personalization.llm import runner
 
         for variant in cfg.llm.chosen():
-            run = llm.runner(cfg.llm, variant)
+            run = runner(cfg.llm, variant)
             settings = {"llm": config_lib.to_dict(cfg.llm), "variant": variant.name}
             rows.append(System(variant.name, "language model", settings, run))
     return rows

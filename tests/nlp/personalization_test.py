@@ -11,7 +11,7 @@ import pytest
 from core import params as params_lib
 from nlp.annotations import MISSING, AnnotationSet, Task, text_folds
 from nlp.personalization import encoders, experiment, features, models, report, scores, synthetic
-from nlp.personalization.fit import Fit, fit, predict
+from nlp.personalization.fitting import Fit, fit, predict
 from nlp.personalization.task import PersonalTask, balanced, examples
 
 PEOPLE = 12
