@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlp import stopping
-from nlp.acquisition import deployment, evaluation, metrics, selectors, simulation
+from nlp.acquisition import (
+    deployment,
+    evaluation,
+    experiment,
+    metrics,
+    report,
+    selectors,
+    simulation,
+)
 from nlp.acquisition.heads import Heads, HeadsTask, multihot_loss, probabilities, train
+from nlp.annotations.aggregate import TextLabels
 from nlp.personalization import synthetic
 
 T = np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], bool)
@@ -305,3 +314,25 @@ def test_gradients_of_members_do_not_mix(separable):
     for member, rows in enumerate(weights > 0):
         by_hand = (0.5 - y[rows]).mean(axis=0) / 3  # mean over texts and over 3 tasks
         np.testing.assert_allclose(found[member], by_hand, atol=1e-6)
+
+
+def test_the_whole_evaluation_and_its_report(tmp_path, separable, monkeypatch):
+    x, y = separable
+    texts = tuple(f"text {i}" for i in range(len(x)))
+    share = np.where(y, 0.4, 0.05)
+    labels = TextLabels("toy", texts, texts, ("a", "b", "c"), share, np.ones(y.shape, int))
+    monkeypatch.setattr(experiment, "load", lambda cfg: labels)
+    monkeypatch.setattr(experiment, "vectors", lambda cfg, data, folder: x)
+    how = Heads(epochs=4, batch_size=64)
+    cfg = experiment.Acquire(
+        "toy", heads=how, folds=4, thetas=(0.1, 0.5), reproduce=("single_task_softmax",)
+    )
+    results = experiment.run(cfg, tmp_path, lambda line: None)
+    text = report.write(results, tmp_path)
+    assert "with defect single_task_softmax" in text and "| oracle | 100.0" in text
+    assert results["data"]["pi"] == pytest.approx(y.mean())
+    defect = results["reproduced"]["single_task_softmax"]
+    assert defect["removed"][0] == 0.0  # weights stay at zero, logit 0: everything is asked
+    assert [p["removed"] for p in results["curves"]["model"]] == list(experiment.RATES)
+    assert [row["pi"] for row in results["thetas"]] == [pytest.approx(y.mean()), 0.0]
+    assert (tmp_path / "curves.png").stat().st_size > 1000
