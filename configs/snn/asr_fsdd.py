@@ -48,6 +48,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "joint": "additive",
                 "joint_size": 64,
                 "ctc": True,
+                "gain": 3.0 if cell.endswith("ssnu") else 1.0,
             },
             "loss": {"dropout": 0.1, "ctc": 0.5},
             "optimizer": {

@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from core import params as params_lib
+from core.params import ParamSpec, Uniform
 from core.task import PyTree
 from snn import cells
 from snn.tasks import networks
@@ -40,6 +42,9 @@ class TransducerConfig:
       joint: "multiplicative" or "additive".
       joint_size: J.
       ctc: have a readout of the encoder for an auxiliary CTC loss.
+      gain: initial matrices that read inputs or outputs of cells are so many times as large. Soft
+        units answer within (0, 1) with a slope of at most 1/4, so that with 1 the second layer
+        hears next to nothing at first.
     """
 
     encoder: NetworkConfig = NetworkConfig(cell=("lstm",), hidden=(128, 128))
@@ -49,10 +54,13 @@ class TransducerConfig:
     joint: str = "multiplicative"
     joint_size: int = 64
     ctc: bool = False
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         if self.joint not in JOINTS:
             raise ValueError(f"joint must be one of {JOINTS}, got {self.joint!r}")
+        if self.gain <= 0:
+            raise ValueError(f"gain must be positive, got {self.gain}")
         cells.base.check_sizes(label_size=self.label_size, joint_size=self.joint_size)
         for name in ("encoder", "prediction"):
             part = getattr(self, name)
@@ -110,11 +118,18 @@ class Transducer:
 
     def param_specs(self) -> PyTree:
         """{"encoder", "prediction", "encoder_joint", "prediction_joint", "output"[, "ctc"]}."""
-        return {
+        specs = {
             "encoder": self._encoder_specs(),
             "prediction": networks.param_specs(self.prediction, self.cfg.prediction),
             **{name: layer.param_specs() for name, layer in self.dense().items()},
         }
+        return params_lib.map_with_path(self._amplified, specs)
+
+    def _amplified(self, path: str, spec: ParamSpec) -> ParamSpec:
+        reads_cells = path.endswith("/w") and not path.startswith("output/")
+        if self.cfg.gain == 1.0 or not reads_cells or not isinstance(spec.init, Uniform):
+            return spec
+        return dataclasses.replace(spec, init=Uniform(self.cfg.gain * spec.init.scale))
 
     def _encoder_specs(self) -> PyTree:
         if not self.cfg.bidirectional:
