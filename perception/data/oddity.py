@@ -31,6 +31,7 @@ VERSION = 2
 FRAMES = 6
 SIZES = {"train": 2_560, "validation": 640, "test": 640}
 COMBINED_SIZES = {"train": 72_000, "validation": 18_000, "test": 18_000}
+_TOGETHER = 4  # riddles rendered by one call: their frames stay in the cache
 SEEDS = range(10)  # the published number of repetitions
 
 FAMILIES: dict[str, tuple[int, ...]] = {
@@ -133,7 +134,7 @@ class Oddity(image_set.ImageSet):
         """Images uint8 [n, 6, R, R], labels and riddles; see `ImageSet.make`."""
         scenes = self.scenes(rows)
         return {
-            "image": np.stack([draw(s, self.resolution, self.leaks) for s in scenes]),
+            "image": draw(scenes, self.resolution, self.leaks),
             "label": np.array([s.label for s in scenes], np.int32),
             "riddle": np.array([s.riddle for s in scenes], np.int32),
         }
@@ -179,9 +180,19 @@ def _scene(rng: Stream, riddles: Sequence[int], contrast: float) -> Scene:
     return Scene(number, label, ink, backgrounds, tuple(frames))
 
 
-def draw(scene: Scene, resolution: int = 100, leaks: bool = False) -> np.ndarray:
-    """Renders a riddle: uint8 [6, resolution, resolution]."""
-    scale = resolution / SIDE
+def draw(scenes: Sequence[Scene], resolution: int = 100, leaks: bool = False) -> np.ndarray:
+    """Renders riddles: uint8 [n, 6, resolution, resolution]."""
+    groups = []
+    for begin in range(0, len(scenes), _TOGETHER):
+        part = scenes[begin : begin + _TOGETHER]
+        frames = [f for scene in part for f in _layers(scene, resolution / SIDE, leaks)]
+        paper = np.concatenate([scene.backgrounds for scene in part])
+        groups.append(raster.paint(frames, paper, resolution, resolution))
+    return np.concatenate(groups).reshape(len(scenes), FRAMES, resolution, resolution)
+
+
+def _layers(scene: Scene, scale: float, leaks: bool) -> list[list[raster.Layer]]:
+    """What is painted on each frame of a riddle."""
     frames = []
     for shapes, background in zip(scene.frames, scene.backgrounds, strict=True):
         tones = {
@@ -197,4 +208,4 @@ def draw(scene: Scene, resolution: int = 100, leaks: bool = False) -> np.ndarray
             else:
                 layers.append(raster.Layer(polygons, grey))
         frames.append(layers)
-    return raster.paint(frames, np.array(scene.backgrounds), resolution, resolution)
+    return frames

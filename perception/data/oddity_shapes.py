@@ -156,16 +156,14 @@ def catmull_rom(points: Points, per_span: int = 12) -> Points:
     t1 = t0 + gaps[0]
     t2 = t1 + gaps[1]
     t3 = t2 + gaps[2]
-    spans = []
-    for k in range(per_span):
-        t = t1 + (t2 - t1) * (k / per_span)
-        a1 = ((t1 - t) * p[0] + (t - t0) * p[1]) / (t1 - t0)
-        a2 = ((t2 - t) * p[1] + (t - t1) * p[2]) / (t2 - t1)
-        a3 = ((t3 - t) * p[2] + (t - t2) * p[3]) / (t3 - t2)
-        b1 = ((t2 - t) * a1 + (t - t0) * a2) / (t2 - t0)
-        b2 = ((t3 - t) * a2 + (t - t1) * a3) / (t3 - t1)
-        spans.append(((t2 - t) * b1 + (t - t1) * b2) / (t2 - t1))
-    return np.stack(spans, 1).reshape(-1, 2)
+    t = t1 + (t2 - t1) * (np.arange(per_span)[:, None, None] / per_span)  # [per_span, n, 1]
+    a1 = ((t1 - t) * p[0] + (t - t0) * p[1]) / (t1 - t0)
+    a2 = ((t2 - t) * p[1] + (t - t1) * p[2]) / (t2 - t1)
+    a3 = ((t3 - t) * p[2] + (t - t2) * p[3]) / (t3 - t2)
+    b1 = ((t2 - t) * a1 + (t - t0) * a2) / (t2 - t0)
+    b2 = ((t3 - t) * a2 + (t - t1) * a3) / (t3 - t1)
+    curve = ((t2 - t) * b1 + (t - t1) * b2) / (t2 - t1)
+    return curve.transpose(1, 0, 2).reshape(-1, 2)
 
 
 def blob(rng: Stream, least_area: float = 625.0, low: float = 15.0, high: float = 85.0) -> Points:

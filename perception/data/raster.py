@@ -14,11 +14,13 @@ Coordinates: x to the right, y down, pixel (row i, column j) covers [j, j + 1) x
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+_STRAIGHT = math.cos(math.radians(8))  # up to this bend the gap at a join is not seen
 Polygons = list[np.ndarray]  # each [n, 2]; more than one means their union
 
 
@@ -30,13 +32,21 @@ class Layer:
     grey: float
 
 
-def disc(centre: Sequence[float], radius: float) -> Polygons:
-    """A filled circle, as a polygon that differs from it by less than a hundredth of a pixel at
-    radius 50."""
-    n = max(12, min(96, int(12 + 2 * radius)))
+@functools.cache
+def _unit_disc(n: int) -> np.ndarray:
+    """Polygon of n corners whose area is that of the unit circle."""
     angles = np.arange(n) * (2 * math.pi / n)
-    ring = np.stack([np.cos(angles), np.sin(angles)], 1) * (radius * (1 + 1.6 / n**2))
-    return [ring + np.asarray(centre, float)]
+    radius = math.sqrt(2 * math.pi / (n * math.sin(2 * math.pi / n)))
+    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _ring(radius: float) -> np.ndarray:
+    return radius * _unit_disc(min(96, int(8 + 2 * radius)))
+
+
+def disc(centre: Sequence[float] | np.ndarray, radius: float) -> Polygons:
+    """A filled circle, as a polygon of the same area."""
+    return [_ring(radius) + np.asarray(centre, float)]
 
 
 def stroke(points: np.ndarray, width: float, closed: bool = False) -> Polygons:
@@ -54,8 +64,8 @@ def stroke(points: np.ndarray, width: float, closed: bool = False) -> Polygons:
     # A join needs a disc only where the direction changes enough to leave a gap.
     bent = np.ones(len(points), bool)
     if len(a) == len(points) - 1 and len(a) > 1:
-        bent[1:-1] = (along[1:] * along[:-1]).sum(1) < math.cos(math.radians(3))
-    return quads + [disc(p, width / 2)[0] for p in points[bent]]
+        bent[1:-1] = (along[1:] * along[:-1]).sum(1) < _STRAIGHT
+    return quads + list(points[bent][:, None] + _ring(width / 2))
 
 
 def outline(points: np.ndarray, width: float) -> Polygons:
@@ -69,6 +79,17 @@ def signed_area(polygon: np.ndarray) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Cover:
+    """Covered part of the pixels (float32 [h, w]) in a box of frame number `frame`, whose first
+    pixel is (top, left)."""
+
+    frame: int
+    top: int
+    left: int
+    part: np.ndarray
+
+
 def coverage(layers: Sequence[Polygons], height: int, width: int, samples: int = 4) -> np.ndarray:
     """Which part of each pixel the union of the polygons covers.
 
@@ -80,38 +101,55 @@ def coverage(layers: Sequence[Polygons], height: int, width: int, samples: int =
     Returns:
       float32 [frames, height, width] in [0, 1].
     """
-    starts, ends, frame = _edges(layers)
     filled = np.zeros((len(layers), height, width), np.float32)
-    if not len(starts):
-        return filled
-    # Only the box around everything is worked on: rows top ... bottom, columns left ... right.
-    left, top = (int(v) for v in np.clip(np.floor(starts.min(0)), 0, (width, height)))
-    right, bottom = (int(v) for v in np.clip(np.ceil(starts.max(0)), (left, top), (width, height)))
-    lines, columns = (bottom - top) * samples, right - left
-    y0 = (starts[:, 1] - top) * samples - 0.5
-    y1 = (ends[:, 1] - top) * samples - 0.5
-    low = np.clip(np.ceil(np.minimum(y0, y1)), 0, lines).astype(np.int64)
-    high = np.clip(np.ceil(np.maximum(y0, y1)), 0, lines).astype(np.int64)
-    count = high - low
-    edge = np.repeat(np.arange(len(count)), count)
-    line = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + low[edge]
-    slope = (ends[:, 0] - starts[:, 0]) / np.where(y1 == y0, 1.0, y1 - y0)
-    x = np.clip(starts[edge, 0] + (line - y0[edge]) * slope[edge] - left, 0, columns)
-    column = x.astype(np.int64)
-    weight = np.where(y1 > y0, 1.0, -1.0)[edge]
-    beyond = weight * (x - column)
-    cell = (frame[edge] * lines + line) * (columns + 2) + column
-    cells = len(layers) * lines * (columns + 2)
-    steps = np.bincount(cell, weight - beyond, cells)
-    steps += np.bincount(cell + 1, beyond, cells)
-    winding = np.cumsum(steps.reshape(-1, columns + 2)[:, :columns], axis=1, dtype=np.float32)
-    np.minimum(np.abs(winding, out=winding), 1, out=winding)
-    parts = winding.reshape(len(layers), bottom - top, samples, columns)
-    box = parts[:, :, 0].copy()
-    for k in range(1, samples):
-        box += parts[:, :, k]
-    filled[:, top:bottom, left:right] = box / np.float32(samples)
+    for c in cover_boxes(layers, height, width, samples):
+        h, w = c.part.shape
+        filled[c.frame, c.top : c.top + h, c.left : c.left + w] = c.part
     return filled
+
+
+def cover_boxes(
+    layers: Sequence[Polygons], height: int, width: int, samples: int = 4
+) -> list[Cover]:
+    """As `coverage`, but only the box around the polygons of each frame."""
+    starts, ends, frame = _edges(layers)
+    if not len(starts):
+        return []
+    frames, first = np.unique(frame, return_index=True)
+    limit = np.array([width, height])
+    low = np.clip(np.floor(np.minimum.reduceat(starts, first)), 0, limit).astype(np.int64)
+    high = np.clip(np.ceil(np.maximum.reduceat(starts, first)), low, limit).astype(np.int64)
+    # The boxes lie one after the other in a flat array, two spare cells at the end of each line.
+    across, lines = high[:, 0] - low[:, 0], (high[:, 1] - low[:, 1]) * samples
+    sizes = lines * (across + 2)
+    offsets = np.cumsum(sizes) - sizes
+    box = np.repeat(np.arange(len(frames)), np.diff(first, append=len(frame)))
+    y0 = (starts[:, 1] - low[box, 1]) * samples - 0.5
+    y1 = (ends[:, 1] - low[box, 1]) * samples - 0.5
+    begin = np.clip(np.ceil(np.minimum(y0, y1)), 0, lines[box]).astype(np.int64)
+    count = np.clip(np.ceil(np.maximum(y0, y1)), 0, lines[box]).astype(np.int64) - begin
+    slope = (ends[:, 0] - starts[:, 0]) / np.where(y1 == y0, 1.0, y1 - y0)
+    sign = np.where(y1 > y0, 1.0, -1.0)
+    edge = np.repeat(np.arange(len(count)), count)
+    line = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count - begin, count)
+    mine = box[edge]
+    x = starts[edge, 0] + (line - y0[edge]) * slope[edge] - low[mine, 0]
+    x = np.minimum(np.maximum(x, 0), across[mine])
+    column = x.astype(np.int64)
+    weight = sign[edge]
+    beyond = weight * (x - column)
+    cell = offsets[mine] + line * (across[mine] + 2) + column
+    cells = int(sizes.sum())
+    steps = np.bincount(cell, weight - beyond, cells) + np.bincount(cell + 1, beyond, cells)
+    # Every line of a closed polygon ends at winding 0, so that one running sum serves all lines.
+    winding = np.cumsum(steps)
+    np.minimum(np.abs(winding, out=winding), 1, out=winding)
+    found = []
+    for k, number in enumerate(frames.tolist()):
+        part = winding[offsets[k] : offsets[k] + sizes[k]].reshape(-1, samples, across[k] + 2)
+        mean = part[:, :, :-2].sum(1, dtype=np.float32) / np.float32(samples)
+        found.append(Cover(number, int(low[k, 1]), int(low[k, 0]), mean))
+    return found
 
 
 def _edges(layers: Sequence[Polygons]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,8 +192,9 @@ def paint(
         np.asarray(backgrounds, np.float32)[:, None, None], (len(frames), height, width)
     ).copy()
     for depth in range(max((len(layers) for layers in frames), default=0)):
-        present = [i for i, layers in enumerate(frames) if depth < len(layers)]
-        cover = coverage([frames[i][depth].polygons for i in present], height, width, samples)
-        grey = np.array([frames[i][depth].grey for i in present], np.float32)[:, None, None]
-        values[present] += cover * (grey - values[present])
+        polygons = [layers[depth].polygons if depth < len(layers) else [] for layers in frames]
+        for c in cover_boxes(polygons, height, width, samples):
+            h, w = c.part.shape
+            box = values[c.frame, c.top : c.top + h, c.left : c.left + w]
+            box += c.part * (np.float32(frames[c.frame][depth].grey) - box)
     return np.rint(values).astype(np.uint8)
