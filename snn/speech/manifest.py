@@ -88,7 +88,7 @@ def parse_line(line: str, folder: Path, where: str) -> Item:
             f" {values.get('offset', 0)!r}"
         )
     return Item(
-        path=folder / values.get("audio", values.get("features", "")),
+        path=folder / (values["audio"] if "audio" in values else values["features"]),
         text=values["text"],
         duration=float(values["duration"]),
         speaker=values.get("speaker", ""),

@@ -113,8 +113,8 @@ def _occupancies(
 
     start = jnp.full(blank.shape[1:], NEVER, blank.dtype)
     inputs = (jnp.arange(len(blank)), alphas[:-1], blank, label)
-    _, occupancies = jax.lax.scan(step, start, inputs, reverse=True)
-    return occupancies
+    _, (taken, emitted) = jax.lax.scan(step, start, inputs, reverse=True)
+    return taken, emitted
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -232,11 +232,10 @@ def costs(
     task: TransducerTask = trainer.task  # type: ignore[assignment]
     part = "test" if "test" in corpus.items else "valid"
     source = make_source(cfg, corpus, part)
-    batch = source.get(np.arange(source.batch_size))
+    place = lambda tree: jax.tree.map(jax.numpy.asarray, tree)
+    params, batch = place(params), place(source.get(np.arange(source.batch_size)))
     x, frames = task.inputs(batch, None)
-    params = jax.tree.map(jax.numpy.asarray, params)
-    targets = (batch["labels"], batch["counts"])
-    rates = accounting.firing_rates(task.net, params, x, frames, *targets)
+    rates = accounting.firing_rates(task.net, params, x, frames, batch["labels"], batch["counts"])
     seconds = sum(item.duration for item in source.items)
     labels = sum(len(corpus.tokens.encode(item.text)) for item in source.items)
     parts = accounting.account(task.net, cfg.features, labels / seconds, rates)
