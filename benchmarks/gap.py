@@ -32,7 +32,6 @@ flags.DEFINE_float("minutes", 0.0, "Start no run after so long; 0: no limit.", f
 flags.DEFINE_string("only", "", "Only runs whose arguments contain this.", flag_values=FLAGS)
 
 ABLATIONS = ("streams=location", "streams=content", "policy=random", "policy=grid")
-ART_BASELINES = (",network=cnn", ",network=vit")
 OTHERS = ("transformer", "corelnet", "esbn", "rwkv")
 BUDGET = "train=500,epochs=40"
 BASELINE_BUDGET = "train=500,epochs=80"  # whole images are learned more slowly
@@ -45,15 +44,15 @@ def plan(name: str) -> list[tuple[str, str]]:
         return [(SVRT, f"{few}{variant}") for variant in ("", ",policy=random", ",network=cnn")]
     svrt = lambda problem, more="": (SVRT, f"problem={problem},{BUDGET}{more}")
     baseline = lambda problem, n: (SVRT, f"problem={problem},{BASELINE_BUDGET},network={n}")
-    svrt_of = lambda problems: [
-        run for p in problems for run in (svrt(p), baseline(p, "cnn"), baseline(p, "vit"))
-    ]
-    runs = [*svrt_of((1,)), *(svrt(1, f",{a}") for a in ABLATIONS)]
-    runs += svrt_of((5, 4, 22, 14))  # same-different: 5, 22; spatial relation: 4, 14
-    art = [f"task={t}{b}" for t in ("rmts", "same_different") for b in ("", *ART_BASELINES)]
-    runs += [(ART, arg) for arg in art]
-    runs += svrt_of((7, 15, 20, 10))
-    runs += [*(svrt(1, f",network={n}") for n in OTHERS), baseline(1, "resnet")]
+    art = lambda task, more="": (ART, f"task={task}{more}")
+    runs = [svrt(1), baseline(1, "cnn"), baseline(1, "vit")]
+    runs += [svrt(1, f",{ablation}") for ablation in ABLATIONS]
+    runs += [svrt(p) for p in (5, 4)] + [art("rmts"), art("rmts", ",network=cnn")]
+    runs += [svrt(p) for p in (22, 14, 7)] + [baseline(p, "cnn") for p in (5, 4)]
+    runs += [art("same_different"), art("same_different", ",network=cnn")]
+    runs += [svrt(p) for p in (15, 20, 10)] + [baseline(p, "cnn") for p in (22, 14)]
+    runs += [svrt(1, f",network={n}") for n in OTHERS]
+    runs += [baseline(1, "resnet"), baseline(4, "vit"), art("rmts", ",network=vit")]
     return runs + [(module, f"{arg},seed={seed}") for seed in (1, 2) for module, arg in runs]
 
 
