@@ -160,3 +160,21 @@ def positions(bits: int) -> np.ndarray:
     """int [n, 2]: the (x, y) of all set bits, in raster order."""
     rows, cols = np.divmod(np.flatnonzero(to_array(bits)), SIZE)
     return np.stack([cols, rows], axis=1)
+
+
+REACH = 96  # `overlaps` covers displacements -96 ... 95
+
+
+def overlaps(fixed: Stamp, moved: Stamp) -> np.ndarray:
+    """Common pixels of two figures (each up to 96 pixels wide and high): int32 [192, 192], where
+    the second centre lies at (column - REACH, row - REACH) of the first."""
+    a, b = (np.fft.rfft2(_around_centre(s)) for s in (fixed, moved))
+    count = np.fft.irfft2(a * np.conj(b), (2 * REACH, 2 * REACH))
+    return np.rint(np.fft.fftshift(count)).astype(np.int32)
+
+
+def _around_centre(stamp: Stamp) -> np.ndarray:
+    """The figure's pixels in an array whose origin, with wrapping, is its centre."""
+    canvas = np.zeros((2 * REACH, 2 * REACH), np.float32)
+    canvas[:SIZE, :SIZE] = to_array(stamp.bits).reshape(SIZE, SIZE)
+    return np.roll(canvas, (stamp.y0, stamp.x0), (0, 1))

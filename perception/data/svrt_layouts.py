@@ -93,6 +93,11 @@ def offset(rng: Stream) -> Point:
     return rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD), rng.integer(-NEIGHBOURHOOD, NEIGHBOURHOOD)
 
 
+def offset_change(a: Point, b: Point, c: Point, d: Point) -> float:
+    """How far c - a is from d - b."""
+    return math.hypot(c[0] - a[0] - d[0] + b[0], c[1] - a[1] - d[1] + b[1])
+
+
 def near_a_segment(centres: Sequence[Point]) -> bool:
     """Whether some centre lies within NEAR pixels of the segment between the other two."""
     for k in range(3):

@@ -127,33 +127,15 @@ def _chain(rng: Stream, figures: Sequence[Figure], low: int, high: int) -> list[
     centres: list[Point] = [(0, 0)]
     silhouettes = [f.stamp.filled() for f in figures]
     for k in range(1, len(figures)):
-        count = _overlap(silhouettes[0], silhouettes[k])
+        count = bitboard.overlaps(silhouettes[0], silhouettes[k])
         for (x, y), silhouette in zip(centres[1:], silhouettes[1:k], strict=True):
-            count = count + np.roll(_overlap(silhouette, silhouettes[k]), (y, x), (0, 1))
+            count = count + np.roll(bitboard.overlaps(silhouette, silhouettes[k]), (y, x), (0, 1))
         rows, cols = np.nonzero((count >= low) & (count <= high))
         if not len(rows):
             return None
         i = rng.integer(0, len(rows) - 1)
-        centres.append((int(cols[i]) - _REACH, int(rows[i]) - _REACH))
+        centres.append((int(cols[i]) - bitboard.REACH, int(rows[i]) - bitboard.REACH))
     return centres
-
-
-_REACH = 96  # displacements -96 ... 95
-
-
-def _overlap(fixed: bitboard.Stamp, moved: bitboard.Stamp) -> np.ndarray:
-    """Number of common pixels when the second centre lies at (col - 96, row - 96) of the first."""
-    a, b = (np.fft.rfft2(_around_centre(s)) for s in (fixed, moved))
-    count = np.fft.irfft2(a * np.conj(b), (2 * _REACH, 2 * _REACH))
-    return np.rint(np.fft.fftshift(count)).astype(np.int32)
-
-
-def _around_centre(stamp: bitboard.Stamp) -> np.ndarray:
-    """The figure's pixels in an array whose origin, with wrapping, is its centre."""
-    pixels = bitboard.to_array(stamp.bits).reshape(W, W)
-    canvas = np.zeros((2 * _REACH, 2 * _REACH), np.float32)
-    canvas[:W, :W] = pixels
-    return np.roll(canvas, (stamp.y0, stamp.x0), (0, 1))
 
 
 @_problem(4)
@@ -278,9 +260,10 @@ def _same_offset(rng: Stream, label: int) -> Recipe:
         a, b, first = lay.point(rng), lay.point(rng), lay.offset(rng)
         second = first if label else lay.offset(rng)
         near = [lay.moved(a, first), lay.moved(b, second)]
-        if not label and any(
-            math.dist((c[0] - a[0], c[1] - a[1]), (d[0] - b[0], d[1] - b[1])) < W // 4
-            for c, d in (near, near[::-1])  # equal shapes: neither pairing may match
+        # The shapes are equal: neither way to pair them may give equal offsets by chance.
+        if (
+            not label
+            and min(lay.offset_change(a, b, *near), lay.offset_change(b, a, *near)) < W // 4
         ):
             return None
         return [a, b, *near]

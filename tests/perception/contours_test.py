@@ -158,3 +158,13 @@ def test_places_are_those_where_the_stamp_fits(figure):
             there = small.at(x, y)
             assert ((x, y) in found) == (there & room == there)
             assert ((x, y) in met) == (there & target != 0)
+
+
+def test_overlaps_count_common_pixels(figure):
+    stamp, _, _ = figure
+    (contour,) = contours.make_contours(np.array([9], np.uint64), 20, 2)
+    (small,) = contours.draw_contours([contour], [contours.IDENTITY])
+    count = bitboard.overlaps(stamp.filled(), small.filled())
+    for dx, dy in ((0, 0), (30, -5), (-41, 12), (3, 40), (-33, -33), (60, 60)):
+        both = stamp.filled().at(60, 63) & small.filled().at(60 + dx, 63 + dy)
+        assert count[dy + bitboard.REACH, dx + bitboard.REACH] == both.bit_count()
