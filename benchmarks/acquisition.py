@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 from absl import app, flags
+from absl import logging as absl_logging
 
 from nlp import annotations
 from nlp.acquisition import evaluation, metrics
@@ -46,6 +47,7 @@ def _peer(vectors: np.ndarray, truth: np.ndarray, folds: evaluation.Folds) -> np
 def main(argv: list[str]) -> None:
     """Measures both and prints JSON lines and a table."""
     del argv
+    absl_logging.set_verbosity(absl_logging.WARNING)
     data = annotations.load_text_labels(_DATA.value)
     rows = np.random.default_rng(0).permutation(len(data))[: _LIMIT.value]
     data = data.select(np.sort(rows))

@@ -15,6 +15,7 @@ import sys
 import time
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 _SIZES = flags.DEFINE_list("sizes", ["10000", "100000", "1000000"], "Numbers of annotations.")
 _OUTPUT = flags.DEFINE_string("output", None, "File for the JSON lines, besides standard output.")
@@ -76,6 +77,7 @@ def measure(count: int) -> dict:
 def main(argv: list[str]) -> None:
     """Runs all sizes and prints a table."""
     del argv
+    absl_logging.set_verbosity(absl_logging.WARNING)
     if _ONE.value:
         print(json.dumps(measure(_ONE.value)))
         return

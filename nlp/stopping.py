@@ -39,4 +39,4 @@ def best_epoch(curve: Sequence[float], mode: str = "max") -> int:
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
     choose = max if mode == "max" else min
-    return curve.index(choose(curve)) if isinstance(curve, list) else best_epoch(list(curve), mode)
+    return choose(range(len(curve)), key=lambda epoch: curve[epoch])

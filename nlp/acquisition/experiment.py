@@ -13,7 +13,7 @@ import numpy as np
 from core import config as config_lib
 from nlp import annotations as corpora
 from nlp.acquisition import evaluation, metrics
-from nlp.acquisition.heads import Heads
+from nlp.acquisition.heads import REPRODUCTION, Heads
 from nlp.acquisition.project import Tool
 from nlp.acquisition.simulation import Simulation, simulate
 from nlp.annotations.aggregate import TextLabels
@@ -56,9 +56,8 @@ class Acquire:
     tool: Tool = Tool()
 
     def __post_init__(self) -> None:
-        known = ("softmax_multihot", "min_mode", "single_task_softmax")
-        if unknown := sorted(set(self.reproduce) - set(known)):
-            raise ValueError(f"unknown reproduction {unknown}; known: {known}")
+        if unknown := sorted(set(self.reproduce) - set(REPRODUCTION)):
+            raise ValueError(f"unknown reproduction {unknown}; known: {sorted(REPRODUCTION)}")
 
 
 def load(cfg: Acquire) -> TextLabels:

@@ -91,9 +91,8 @@ def aggregate(data: AnnotationSet, above: float = 0.0, missing: str = "skip") ->
 
 def one_hot(data: AnnotationSet, task: str) -> AnnotationSet:
     """A task of several classes as one binary task for each class."""
-    (chosen,) = data.with_tasks([task]).tasks
     single = data.with_tasks([task])
-    tasks = tuple(Task(name) for name in chosen.classes)
+    tasks = tuple(Task(name) for name in single.tasks[0].classes)
     column = single.labels[:, 0]
     labels = np.where(column[:, None] == MISSING, MISSING, column[:, None] == np.arange(len(tasks)))
     return dataclasses.replace(single, tasks=tasks, labels=labels)

@@ -99,7 +99,7 @@ def _digest(texts: Sequence[str], how: Encoder) -> str:
     for text in texts:
         total.update(hashlib.sha256(text.encode("utf-8", "replace")).digest())
     if how.kind == "rwkv":  # another training of the same path is another model
-        for file in sorted(Path(how.path).rglob("*")):
+        for file in sorted([Path(how.path), *Path(how.path).rglob("*")]):
             if file.is_file():
                 total.update(f"{file.name}{file.stat().st_size}{file.stat().st_mtime_ns}".encode())
     return total.hexdigest()[:24]

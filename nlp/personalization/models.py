@@ -30,12 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import params as params_lib
-from core.params import Initializer, ParamSpec, Uniform, zeros
+from core.params import ParamSpec, Uniform, zeros
 
 PyTree = Any
 
 FEATURE_MODELS = ("peb", "conformity", "past_embeddings")
-TABLE_MODELS = ("id_only", "onehot", "hubi_simple")
 MODELS = ("id_only", "baseline", "onehot", *FEATURE_MODELS, "hubi_simple", "hubi_medium")
 UNSEEN = 0  # row of the tables
 
@@ -87,7 +86,7 @@ def _dense(prefix: str, rows: int, columns: int, axes: tuple[str, str]) -> dict[
 
 def _table(cfg: Config, columns: int, axis: str, scale: float) -> ParamSpec:
     """Rows of annotators, U(-scale, scale), below a zero row for strangers."""
-    return ParamSpec((cfg.annotators + 1, columns), ("user", axis), _zero_first(scale))
+    return ParamSpec((cfg.annotators + 1, columns), ("user", axis), _ZeroFirst(scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +98,6 @@ class _ZeroFirst:
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         drawn = jax.random.uniform(key, shape, jnp.float32, -self.scale, self.scale)
         return drawn.at[UNSEEN].set(0.0).astype(dtype)
-
-
-def _zero_first(scale: float) -> Initializer:
-    return _ZeroFirst(scale)
 
 
 def param_specs(cfg: Config) -> dict[str, PyTree]:

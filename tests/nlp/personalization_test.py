@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core import params as params_lib
-from nlp.annotations import MISSING, AnnotationSet, Task, text_folds
+from nlp.annotations import MISSING, AnnotationSet, Split, Task, text_folds
 from nlp.personalization import encoders, experiment, features, models, report, scores, synthetic
 from nlp.personalization.fitting import Fit, fit, predict
 from nlp.personalization.task import PersonalTask, balanced, examples
@@ -272,3 +272,13 @@ def test_splits_without_test_annotations_are_refused(inverted):
         experiment.split(cfg, data, 0)
     limited = experiment.split(experiment.Personalize("toy", test_limit=7), data, 0)
     assert len(limited.test) == 7
+
+
+def test_an_empty_validation_part_takes_the_last_parameters(inverted, tmp_path):
+    data, _ = inverted
+    cfg = experiment.Personalize("toy", fit=Fit(epochs=1), hidden=4, embedding=4)
+    parts = experiment.split(experiment.Personalize("toy", test_limit=50), data, 0)
+    few = Split(parts.train[:200], parts.validation[:0], parts.test, parts.past[:200])
+    how = encoders.Encoder("hashing", features=16)
+    said = experiment.train_and_predict(cfg, "hubi_simple", how, data, few, 0, tmp_path)
+    assert said.shape == (50, 1)
