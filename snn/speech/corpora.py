@@ -23,7 +23,7 @@ import numpy as np
 from core import files
 from core.datasets import find_dataset
 from snn.sequences import phonemes
-from snn.speech import manifest
+from snn.speech import audio, manifest
 
 PARTS = ("train", "valid", "test")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -85,9 +85,7 @@ def _recordings(path: Path) -> dict[tuple[str, int], list[np.ndarray]]:
     with zipfile.ZipFile(path) as archive:
         for name in sorted(n for n in archive.namelist() if n.endswith(".wav")):
             digit, speaker, take = Path(name).stem.split("_")
-            samples, rate = phonemes.read_wave(archive.read(name), name)
-            if rate != FSDD_RATE:
-                raise ValueError(f"{name}: expected {FSDD_RATE} Hz, got {rate}")
+            samples = audio.read(io.BytesIO(archive.read(name)), FSDD_RATE, name)
             takes = found.setdefault((speaker, int(take)), [np.zeros(0)] * 10)
             takes[int(digit)] = samples.astype(np.float64)
     return found
