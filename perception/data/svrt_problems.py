@@ -337,11 +337,6 @@ def _equal_up_to_scale(rng: Stream, label: int) -> Recipe:
     return (yield from _transformed_pair(rng, label, turned=False))
 
 
-@_problem(21)
-def _equal_up_to_scale_and_turn(rng: Stream, label: int) -> Recipe:
-    return (yield from _transformed_pair(rng, label, turned=True))
-
-
 def _transformed_pair(rng: Stream, label: int, turned: bool) -> Recipe:
     """Two shapes of radius 10.5 at their own scales from U(1, 4) (and angles)."""
     shapes = yield [New(10.5, 1)] * (1 if label else 2)
@@ -362,6 +357,11 @@ def _reflected(rng: Stream, label: int) -> Recipe:
         other = yield [Again(first, contours.reflection(axis), 1.0, 2 * axis, True)]
     canvas = Canvas()
     return canvas if canvas.put_all([first, other[0]], [a, b]) else None
+
+
+@_problem(21)
+def _equal_up_to_scale_and_turn(rng: Stream, label: int) -> Recipe:
+    return (yield from _transformed_pair(rng, label, turned=True))
 
 
 @_problem(22)

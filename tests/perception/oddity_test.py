@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The oddity riddles: rules, pixels, splits, leaks, difficulty, held-out families."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -27,8 +29,6 @@ def test_exactly_the_labelled_frame_breaks_the_concept_in_a_thousand(riddle):
 
 
 def test_a_wrong_label_breaks_the_rule():
-    import dataclasses
-
     for riddle in ALL:
         for scene in oddity.Oddity(riddle, split="test", size=3).scenes(np.arange(3)):
             wrong = dataclasses.replace(scene, label=(scene.label + 1) % 6)

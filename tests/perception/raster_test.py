@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.data import raster
 
@@ -73,3 +75,20 @@ def test_layers_are_painted_in_order():
     image = raster.paint([layers, layers[:1]], np.array([255, 240]), 40, 40)
     assert image[0, 15, 20] == 200 and image[1, 15, 20] == 10
     assert image[0, 0, 0] == 255 and image[1, 0, 0] == 240
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.02, 1), st.floats(1, 15)), min_size=3, max_size=12),
+    st.integers(1, 8),
+)
+def test_coverage_is_the_area_of_any_polygon_around_a_point(corners, samples):
+    steps, radius = np.array(corners).T
+    angles = np.cumsum(steps) * 2 * math.pi / steps.sum()
+    polygon = 20 + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    if max(np.diff(angles, append=angles[0] + 2 * math.pi)) >= math.pi:
+        return  # the centre lies outside, sides may cross
+    (cover,) = raster.coverage([[polygon]], 40, 40, samples)
+    assert cover.min() >= 0 and cover.max() <= 1 + 1e-6
+    # A scan line stands for its strip: off by at most half a strip per side of the polygon.
+    area = abs(raster.signed_area(polygon))
+    assert abs(cover.sum() - area) <= len(polygon) * 30 / (2 * samples)
