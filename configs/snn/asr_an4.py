@@ -50,6 +50,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "joint": "additive",
                 "joint_size": 96,
                 "ctc": True,
+                "gain": 3.0 if cell.endswith("ssnu") else 1.0,
             },
             "loss": {"dropout": 0.2, "ctc": 0.5, "max_symbols": 6},
             "optimizer": {
@@ -60,7 +61,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "weight_decay": 1e-3,
             },
             "train": {
-                "steps": 2400,
+                "steps": 2000,
                 "batch_size": 16,
                 "seed": 0,
                 "log_every": 50,

@@ -112,7 +112,27 @@ def test_prediction_label_by_label():
         np.testing.assert_allclose(p, whole[:, u + 1], atol=1e-5)
 
 
+def test_gain_amplifies_what_reads_cells():
+    net = speech_oracle.small_net()
+    loud = Transducer(dataclasses.replace(net.cfg, gain=3.0), net.inputs, net.labels)
+    scales = lambda n: {
+        k: getattr(v.init, "scale", None) for k, v in params_lib.flatten(n.param_specs())
+    }
+    before, after = scales(net), scales(loud)
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed == {
+        "encoder/layer_0/w",
+        "encoder/layer_1/w",
+        "prediction/layer_1/w",
+        "encoder_joint/w",
+        "prediction_joint/w",
+    }
+    assert all(after[path] == 3 * before[path] for path in changed)
+
+
 def test_bad_networks_are_named():
+    with pytest.raises(ValueError, match="gain must be positive"):
+        TransducerConfig(gain=0.0)
     with pytest.raises(ValueError, match="joint must be one of"):
         TransducerConfig(joint="concatenated")
     with pytest.raises(ValueError, match="prediction takes no embedding"):
