@@ -80,7 +80,7 @@ class Transducer:
 
     @property
     def encoder(self) -> cells.Stack:
-        """The encoder; if bidirectional, its cells of one direction (they do not stack alone)."""
+        """The encoder as one stack; only a unidirectional one is that."""
         return cells.Stack(tuple(networks.hidden_cells(self.cfg.encoder, self.inputs)))
 
     @property

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PyTree = Any
+from core.task import PyTree
 
 # Stands for log 0: with minus infinity, the derivative of logaddexp would be NaN.
 NEVER = -1e30
@@ -252,7 +252,7 @@ def transducer_loss(
     """Transducer loss of each row from all logits; see `framewise_loss` for less memory.
 
     Args:
-      logits: [B, T, U + 1, V], unnormalised.
+      logits: [B, T, U + 1, V], unnormalised, finite (in the padding, too).
       labels: int [B, U], padded with any valid index.
       frames, counts: number of frames (>= 1) and labels (>= 0) of each row, int [B].
       blank: index of the blank, 0 ... V - 1.
