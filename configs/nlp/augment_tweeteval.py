@@ -15,12 +15,12 @@ def get_config(base: str = "") -> ConfigDict:
         {
             "data": "tweeteval",
             "train": 600,
-            "validation": 600,
-            "test": 2000,
+            "validation": 400,
+            "test": 1200,
             "generator": "small",
             "small": {
                 "base": base,
-                "model": {"steps": 250, "context": 256, "learning_rate": 1e-3},
+                "model": {"steps": 160, "context": 256, "learning_rate": 1e-3},
             },
             "generation": {"what": "emotion"},
             "training": {

@@ -16,9 +16,9 @@ def get_config(base: str = "") -> ConfigDict:
             "data": "convabuse",
             "tasks": ("abusive",),
             "folds": 5,
-            "seeds": 2,
+            "seeds": 3,
             "shots": 2,
-            "test_limit": 400,
+            "test_limit": 300,
             "encoders": ({"kind": "tfidf"}, {"kind": "rwkv", "path": base})
             if base
             else ({"kind": "tfidf"},),
@@ -31,8 +31,8 @@ def get_config(base: str = "") -> ConfigDict:
                 "learning_rate": 1e-3,
                 "epochs": 2,
                 "batch_size": 16,
-                "train_limit": 600,
-                "max_tokens": 96,
+                "train_limit": 500,
+                "max_tokens": 80,
             },
         }
     )

@@ -13,6 +13,7 @@ from nlp import rwkv_models as rwkv
 from nlp import small_rwkv
 from nlp.annotations import AnnotationSet, Task, text_folds
 from nlp.personalization import llm, llm_variants, prompts
+from nlp.personalization.encoders import Encoder, encode
 from nlp.personalization.llm_task import LlmTask
 from nlp.personalization.llm_variants import Llm, Variant, parse
 
@@ -193,5 +194,9 @@ def test_small_models_are_trained_once_and_load(tmp_path):
     loaded, again = rwkv.checkpoints.load(tmp_path / "m")
     assert loaded == cfg
     np.testing.assert_array_equal(params["head"]["weight"], again["head"]["weight"])
+    encoder = Encoder("rwkv", path=str(tmp_path / "m"))
+    vectors = encode(["a text", "another text", "a text"], encoder, folder=tmp_path)
+    assert vectors.shape == (3, 32) and not np.allclose(vectors[0], vectors[1])
+    np.testing.assert_allclose(vectors[0], vectors[2], atol=1e-6)
     with pytest.raises(ValueError, match="more than 16 bytes"):
         small_rwkv.train(["short"], how, tmp_path / "n")
