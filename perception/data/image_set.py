@@ -4,7 +4,8 @@
 A set is a `core.data.Source`. Its images are numbered 0 ... size-1, and image k depends on the
 set's name, split, seed and k only. Images are made when first asked for, in blocks, and kept in
 memory in their stored (for binary images: bit-packed) form; with `cache_dir` the finished set is
-written to one file, which later runs read instead of drawing.
+written to one file, which later runs read instead of drawing. Sets larger than `MEMORY` are
+neither kept nor cached but drawn each time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from core import files, permute
 
 SPLITS = ("train", "validation", "test")
 _BLOCK = 256  # images drawn together
+MEMORY = 2 << 30  # bytes; the largest set that is kept
 
 
 class ImageSet:
@@ -68,6 +70,7 @@ class ImageSet:
         self._shuffle = split == "train" if shuffle is None else shuffle
         self._cache_dir = pathlib.Path(cache_dir) if cache_dir is not None else None
         self._workers = workers
+        self._row_bytes: int | None = None
         self._reset_memory()
 
     def make(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,12 +102,25 @@ class ImageSet:
         rows = np.asarray(rows, np.int64).reshape(-1)
         if rows.size and (rows.min() < 0 or rows.max() >= self.size):
             raise IndexError(f"image numbers must be in 0 ... {self.size - 1}, got {rows}")
+        if not self.kept():
+            return self.unpack(self.make(rows))
         self._fill(rows)
         return self.unpack({key: values[rows] for key, values in self._memory.items()})
 
+    def kept(self) -> bool:
+        """Whether the set is small enough to be kept in memory."""
+        path = self.cache_file()
+        if self._filled.any() or (path is not None and path.is_file()):
+            return True
+        if self._row_bytes is None:
+            self._row_bytes = sum(x.nbytes for x in self.make(np.arange(1)).values())
+        return self._row_bytes * self.size <= MEMORY
+
     def prepare(self) -> None:
-        """Draws (or reads from the cache) the whole set now, with all workers."""
-        self._fill(np.arange(self.size))
+        """Draws (or reads from the cache) the whole set now, with all workers; a set that is not
+        kept needs no preparation."""
+        if self.kept():
+            self._fill(np.arange(self.size))
 
     def __getstate__(self) -> dict[str, object]:
         """The description without the images: workers draw their own."""

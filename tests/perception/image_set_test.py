@@ -17,9 +17,12 @@ def test_training_reshuffles_every_epoch_and_testing_keeps_the_order():
     assert (test.get(np.arange(8, 16))["image"] == test.rows(np.arange(8))["image"]).all()
 
 
-def test_sets_feed_the_loaders():
+@pytest.mark.parametrize("transport", ["threads", "grain"])
+def test_sets_feed_the_loaders(transport):
+    if transport == "grain":
+        pytest.importorskip("grain")
     test = svrt.Svrt(22, split="test", size=8)
-    batches = list(data.batches(test, 4, 0, 2, transport="threads"))
+    batches = list(data.batches(test, 4, 0, 2, transport=transport))
     assert [b["label"].tolist() for b in batches] == [[0, 1, 0, 1]] * 2
     assert data.Once(test).get(np.array([7, 8]))["valid"].tolist() == [1, 0]
 
@@ -49,6 +52,15 @@ def test_workers_draw_the_same_images():
     one, two = svrt.Svrt(14, size=n), svrt.Svrt(14, size=n, workers=2)
     two.prepare()
     assert (one.rows(np.arange(n))["image"] == two.rows(np.arange(n))["image"]).all()
+
+
+def test_large_sets_are_drawn_each_time(monkeypatch, tmp_path):
+    expected = svrt.Svrt(22, size=9).rows(np.arange(9))["image"]
+    made = svrt.Svrt(22, size=9, cache_dir=tmp_path)
+    monkeypatch.setattr(image_set, "MEMORY", 9 * 2048)  # the labels are too much
+    made.prepare()
+    assert not made.kept() and (made.rows(np.arange(9))["image"] == expected).all()
+    assert not list(tmp_path.iterdir())
 
 
 def test_small_sets_are_prefixes_of_large_ones():
