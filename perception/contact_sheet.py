@@ -112,7 +112,7 @@ def write_png(path: str | pathlib.Path, picture: np.ndarray) -> None:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("contact sheets need Pillow: pip install 'rwkvjax[tb]'") from error
+        raise ImportError("contact sheets need Pillow: pip install pillow") from error
     with files.atomic_write(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
 

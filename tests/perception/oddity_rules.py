@@ -259,7 +259,7 @@ ERRORS = {
     4: (lambda s: dot_beside(s, 0.19, 0.5), 1e-6, 9.9),
     5: (lambda s: dot_beside(s, -1, -0.1), 1e-6, 9.9),
     6: (tilt, 1e-4, 9.9),
-    7: (lambda s: 0.0 if tilt(s) > 9.9 else 90 - tilt(s), 0, 89),
+    7: (lambda s: 0.0 if tilt(s) > 4.9 else 90 - tilt(s), 0, 89),
     8: (lambda s: crossing(s, True), 1e-4, 24.9),
     9: (lambda s: crossing(s, False), 1e-4, 24.9),
     10: (corner_count, 0, 1),
@@ -331,3 +331,15 @@ def violation(scene):
         if np.ptp(others) > 1e-6 or abs(values[scene.label] - others[0]) < least - 1e-9:
             return f"odd {scene.label}: {np.round(values, 3)}"
     return ""
+
+
+def separated(scene):
+    """Whether the concept holds in the five frames and not in the odd one, by however little."""
+    if scene.riddle in ERRORS:
+        error, most, _ = ERRORS[scene.riddle]
+        values = [error(s) for s in scene.frames]
+    else:
+        quantity, _ = SHARED[scene.riddle]
+        values = np.array([quantity(s) for s in scene.frames])
+        values, most = abs(values - np.median(values)), 1e-6
+    return [v > most for v in values] == [k == scene.label for k in range(6)]
