@@ -20,7 +20,7 @@ from snn.speech.tokenizer import Tokenizer
 from snn.tasks import transducer_run
 from tests.snn import speech_oracle
 
-CELLS = ("lstm", "snu", "ssnu", "threshold_ssnu", "output_snu")
+CELLS = ("lstm", "threshold_ssnu", "output_snu")
 
 
 def get_config(repo, name, arg):
