@@ -61,11 +61,11 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "weight_decay": 1e-3,
             },
             "train": {
-                "steps": 2000,
+                "steps": 1200,
                 "batch_size": 16,
                 "seed": 0,
                 "log_every": 50,
-                "eval_every": 300,
+                "eval_every": 200,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },

@@ -67,11 +67,11 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 1500,
+                "steps": 1200,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 50,
-                "eval_every": 250,
+                "eval_every": 200,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },
