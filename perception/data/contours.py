@@ -26,7 +26,7 @@ from perception.data.bitboard import Stamp, stamps_of_pixels
 LONGEST = np.float32(0.25)  # pixels
 _JITTER = np.float32(0.2)  # of the segment's length
 _UNIT = np.float32(2.0**-31)
-_BATCH = 48  # contours refined together: their arrays stay in the second-level cache
+_BATCH = 96  # contours refined together: their arrays stay in the second-level cache
 _SIGNS = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], np.float32)
 
 

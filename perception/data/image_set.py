@@ -25,7 +25,7 @@ import numpy as np
 from core import files, permute
 
 SPLITS = ("train", "validation", "test")
-_BLOCK = 256  # images drawn together
+_BLOCK = 512  # images drawn together
 MEMORY = 2 << 30  # bytes; the largest set that is kept
 
 

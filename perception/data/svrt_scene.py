@@ -21,7 +21,7 @@ from perception.data.contours import IDENTITY, Contour, draw_contours, make_cont
 
 Matrix = tuple[float, float, float, float]
 ATTEMPTS = 100_000  # a recipe that fails this often in a row cannot succeed
-_ACTIVE = 256  # recipes that run side by side
+_ACTIVE = 512  # recipes that run side by side
 
 
 @dataclasses.dataclass(frozen=True)
