@@ -148,6 +148,7 @@ def _ours(order: dict[str, Any]) -> Callable[[], None]:
 
     import rwkvjax
     from rwkvjax import layout, model
+    from rwkvjax.quantization import QuantizeConfig, quantize
     from rwkvjax.sampling.generation import prefill
 
     kind = order["format"]
@@ -155,10 +156,8 @@ def _ours(order: dict[str, Any]) -> Callable[[], None]:
     cfg, params = rwkvjax.load(order["path"], dtype=stored)
     cfg = dataclasses.replace(cfg, dtype="float32")
     if kind.startswith("int"):
-        from benchmarks.quantize import random_integers
-
-        # Speed does not depend on the values; the search for the best scales would take minutes.
-        params = random_integers(params, int(kind[3:]), 64 if kind == "int4" else 0)
+        how = QuantizeConfig(int(kind[3:]), 64 if kind == "int4" else 0)
+        params = quantize(params, how)
     if order.get("layout") != "stacked":
         params = layout.for_decoding(params, donate=True)
     if order["task"] == "prefill":
