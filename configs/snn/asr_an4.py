@@ -27,7 +27,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
             "data": {
                 "corpus": "an4",
                 "tokens": "characters",
-                "buckets": 4,
+                "buckets": 3,
                 "eval_batch_size": 16,
             },
             "features": {
@@ -61,10 +61,10 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "weight_decay": 1e-3,
             },
             "train": {
-                "steps": 1200,
+                "steps": 800,
                 "batch_size": 16,
                 "seed": 0,
-                "log_every": 50,
+                "log_every": 100,
                 "eval_every": 200,
                 "keep": 1,
                 "best_metric": "eval/label_errors",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connected digits (1 to 4 of a string) of the Free Spoken Digit Dataset; an unseen test speaker.
+"""Connected digits (1 to 3 of a string) of the Free Spoken Digit Dataset; an unseen test speaker.
 
     python -m snn.train --config=configs/snn/asr_fsdd.py:lstm --workdir=runs/asr_fsdd_lstm
     python -m snn.train --config=configs/snn/asr_fsdd.py:output_ssnu,92 --workdir=runs/asr_fsdd_o
@@ -27,9 +27,9 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
             "task": "transducer",
             "data": {
                 "corpus": "fsdd",
-                "options": {"longest": 4, "train": 3000, "test": 300},
+                "options": {"longest": 3, "train": 3000, "test": 300},
                 "tokens": "words",
-                "buckets": 3,
+                "buckets": 2,
                 "eval_batch_size": 50,
             },
             "features": {
@@ -67,11 +67,11 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 1200,
+                "steps": 900,
                 "batch_size": 32,
                 "seed": 0,
-                "log_every": 50,
-                "eval_every": 200,
+                "log_every": 100,
+                "eval_every": 150,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },
