@@ -47,13 +47,15 @@ def plan(name: str) -> list[tuple[str, str]]:
     art = lambda task, more="": (ART, f"task={task}{more}")
     runs = [svrt(1), baseline(1, "cnn"), baseline(1, "vit")]
     runs += [svrt(1, f",{ablation}") for ablation in ABLATIONS]
-    runs += [svrt(p) for p in (5, 4)] + [art("rmts"), art("rmts", ",network=cnn")]
-    runs += [svrt(p) for p in (22, 14, 7)] + [baseline(p, "cnn") for p in (5, 4)]
-    runs += [art("same_different"), art("same_different", ",network=cnn")]
-    runs += [svrt(p) for p in (15, 20, 10)] + [baseline(p, "cnn") for p in (22, 14)]
+    runs += [svrt(p) for p in (5, 4)] + [art("rmts"), svrt(22), svrt(14), baseline(4, "cnn")]
+    seeds = [svrt(1, ",seed=1"), svrt(1, ",seed=2")]
+    runs += [*seeds, svrt(7), art("same_different"), baseline(14, "cnn"), baseline(22, "cnn")]
     runs += [svrt(1, f",network={n}") for n in OTHERS]
+    runs += [art("rmts", ",network=cnn"), art("same_different", ",network=cnn")]
+    runs += [svrt(p) for p in (15, 20, 10)] + [baseline(p, "cnn") for p in (5, 7)]
     runs += [baseline(1, "resnet"), baseline(4, "vit"), art("rmts", ",network=vit")]
-    return runs + [(module, f"{arg},seed={seed}") for seed in (1, 2) for module, arg in runs]
+    again = [(m, f"{arg},seed={seed}") for seed in (1, 2) for m, arg in runs if "seed" not in arg]
+    return [*runs, *(run for run in again if run not in seeds)]
 
 
 def main(values: flags.FlagValues) -> None:
