@@ -25,12 +25,18 @@ def get_config(base: str = "") -> ConfigDict:
             "generation": {"what": "emotion"},
             "training": {
                 "seeds": 5,
+                "heads": {"epochs": 15, "batch_size": 128},
                 "students": (
                     {"name": "small (TF-IDF, linear)"},
                     {
-                        "name": "larger (sentence encoder, 64 hidden units)",
-                        "encoder": {"kind": "sentence"},
-                        "hidden": 64,
+                        "name": "larger (character n-grams, 32 hidden units)",
+                        "encoder": {
+                            "kind": "tfidf",
+                            "analyzer": "char_wb",
+                            "ngrams": (2, 4),
+                            "features": 2048,
+                        },
+                        "hidden": 32,
                     },
                 ),
             },

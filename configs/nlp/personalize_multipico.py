@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
             "folds": 5,
             "seeds": 5,
             "encoders": (
-                {"kind": "sentence"},
                 {"kind": "tfidf", "analyzer": "char_wb", "ngrams": (2, 4), "features": 1024},
+                {"kind": "sentence"},
             ),
             "fit": {"epochs": 20, "learning_rate": 0.008},
         }

@@ -24,6 +24,7 @@ from nlp.evaluation import pipeline
 from nlp.evaluation.backends.base import Backend
 from nlp.evaluation.cache import Cache
 from nlp.evaluation.config import Model
+from nlp.evaluation.runner import Settings
 from nlp.small_rwkv import SmallModel
 
 
@@ -126,7 +127,8 @@ def run(cfg: Augment, workdir: str | Path, report: Callable[[str], None] = print
     folder.mkdir(parents=True, exist_ok=True)
     sources, held, labels = load(cfg)
     backend = make_generator(cfg, sources, folder, report)
-    settings = cfg.model.settings() if cfg.model is not None else None
+    # A model in this process gains nothing from several batches at once, and may take its time.
+    settings = cfg.model.settings() if cfg.model is not None else Settings(1, timeout=0.0)
     with Cache(folder / "cache.sqlite") as cache:
         made = generate(sources, backend, cache, cfg.generation, settings)
     report(f"{sum(g.status == 'ok' for g in made)} of {len(made)} texts generated")
