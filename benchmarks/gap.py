@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from core import cli
+from core import cli, files
 from perception import evaluate
 from perception.tasks import reasoning_run
 
@@ -70,7 +70,10 @@ def main(values: flags.FlagValues) -> None:
             if values.minutes and time.monotonic() - start > 60 * values.minutes:
                 continue
             cfg = reasoning_run.build_config(importlib.import_module(module).get_config(arg))
-            report, _ = reasoning_run.run(cfg, reasoning_run.make_trainer(cfg, out))
+            try:
+                report, _ = reasoning_run.run(cfg, reasoning_run.make_trainer(cfg, out))
+            except files.FileInUseError:  # another process works on this run
+                continue
             print(json.dumps({"run": out.name, **report}), flush=True)
         finished.append(out)
     print(f"{len(finished)} of {len(runs)} runs of the plan are finished")
