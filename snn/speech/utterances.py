@@ -145,13 +145,12 @@ class Utterances:
         rate = 1000 / self.cfg.hop_ms if self.cfg.kind == "given" else self.cfg.rate
         slowest = min(self._augment.speeds, default=1.0)
         sizes = np.array([i.duration for i in self.items]) * rate / min(slowest, 1.0)
-        least = 1 if self.cfg.kind == "given" else self.cfg.window
         parts = np.array_split(np.argsort(sizes, kind="stable"), min(count, len(sizes)))
         # One millisecond of room: durations in manifests are rounded.
         return [
             _Bucket(
                 rows,
-                max(least, int(np.ceil(sizes[rows].max() + rate / 1000))),
+                max(self._least_size(), int(np.ceil(sizes[rows].max() + rate / 1000))),
                 max(1, max(len(self._labels[i]) for i in rows)),
             )
             for rows in parts

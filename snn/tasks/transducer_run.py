@@ -17,15 +17,16 @@ import numpy as np
 from core import config as config_lib
 from core import files, optim, plots
 from core import params as params_lib
-from core.cli import explain
+from core.cli import UserError, explain
 from core.loop import Trainer
 from core.task import PyTree, TrainConfig
 from snn.speech import accounting, corpora, manifest, pictures, recogniser, scoring, tokenizer
+from snn.speech.audio import AudioError
 from snn.speech.augment import AugmentConfig
 from snn.speech.features import FeatureConfig
 from snn.speech.network import Transducer, TransducerConfig
 from snn.speech.tokenizer import Tokenizer
-from snn.speech.utterances import Utterances, load
+from snn.speech.utterances import UtteranceError, Utterances, load
 from snn.tasks import selection
 from snn.tasks.transducer import LossConfig, TransducerTask
 
@@ -160,7 +161,10 @@ def main(config: Any, workdir: str) -> None:
         file=sys.stderr,
     )
     start = time.monotonic()
-    state = trainer.run()
+    try:
+        state = trainer.run()
+    except (UtteranceError, AudioError) as error:  # sound is read when its turn comes
+        raise UserError(str(error)) from error
     seconds = time.monotonic() - start
     params, chosen = selection.selected(trainer, state)
     if jax.process_index() != 0:

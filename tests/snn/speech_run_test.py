@@ -161,7 +161,7 @@ def test_a_run_goes_on_past_bad_items_only_if_asked(corpus, tmp_path, capsys):
     with pytest.raises(cli.UserError, match="line 12: audio has the wrong type"):
         train_program.main(config(data, steps=3), str(tmp_path / "a"))
     (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match="bad.wav .*line 11.*not a sound file"):
+    with pytest.raises(cli.UserError, match="bad.wav .*line 11.*not a sound file"):
         train_program.main(config(data, steps=3), str(tmp_path / "b"))
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"audio": 3}']) + "\n")
     train_program.main(config({**data, "skip_bad": True}, steps=3), str(tmp_path / "c"))
