@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model-based acquisition: values by hand, predictors, deployment, selectors, replay."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,14 +184,15 @@ def test_out_of_fold_beats_random_and_constant(separable):
     np.testing.assert_allclose(sweep, found, atol=0.05)  # another order of the same training
 
 
-def test_best_epoch_and_wrong_direction_differ(separable):
+def test_a_rising_score_stops_the_wrong_direction_after_its_patience(separable, monkeypatch):
     x, y = separable
     folds = evaluation.make_folds(400, 3)
-    how = Heads(epochs=6, batch_size=64, stopping="min_mode", patience=1)
-    few = evaluation.out_of_fold(x, y, y.astype(float), folds, how, 0)
-    short = Heads(epochs=2, batch_size=64)
-    two = evaluation.out_of_fold(x, y, y.astype(float), folds, short, 0)
-    assert np.isfinite(few).all() and np.abs(few - two).max() < 0.5
+    run = lambda **how: evaluation.out_of_fold(x, y, y * 1.0, folds, Heads(batch_size=64, **how), 0)
+    rising = itertools.count()
+    monkeypatch.setattr(metrics, "f1_two_class", lambda *_: float(next(rising)))
+    wrong = run(epochs=3, stopping="min_mode", patience=1)
+    np.testing.assert_allclose(wrong, run(epochs=2), atol=1e-6)
+    np.testing.assert_allclose(run(epochs=3, stopping="best"), run(epochs=3), atol=1e-6)
 
 
 # --- deployment ----------------------------------------------------------------------------------
