@@ -33,6 +33,23 @@ def get_config(base: str = "") -> ConfigDict:
                 "batch_size": 16,
                 "train_limit": 300,
                 "max_tokens": 80,
+                "variants": (
+                    "Q",
+                    "Q-P",
+                    "CLS",
+                    "CLS-P",
+                    "CLS-token",
+                    "CLS-state",
+                    "LM",
+                    "LM-P",
+                    "LM-state",
+                    "Q@1",
+                    "Q-P@1",
+                    "Q@2",
+                    "Q-P@2",
+                    "LM-P@1",
+                    "LM-P@2",
+                ),
             },
         }
     )

@@ -134,7 +134,8 @@ def systems(cfg: Personalize) -> list[System]:
 
         for variant in cfg.llm.chosen():
             run = runner(cfg.llm, variant)
-            settings = {"llm": config_lib.to_dict(cfg.llm), "variant": variant.name}
+            shared = {k: v for k, v in config_lib.to_dict(cfg.llm).items() if k != "variants"}
+            settings = {"llm": shared, "variant": variant.name}
             rows.append(System(variant.name, "language model", settings, run))
     return rows
 
