@@ -78,6 +78,13 @@ def frontend(recipe: Recipe, count: int, size: int, **more: Any) -> dict[str, An
     }
 
 
+def inhibition(recipe: Recipe) -> int:
+    """Published size of the inhibited disc on SVRT: that of the glimpse but for the Abstractor."""
+    if recipe.sensor == "multiscale":
+        return 15
+    return 21 if recipe.size == "published" and recipe.network == "transformer" else 11
+
+
 def config(
     recipe: Recipe,
     data: dict[str, Any],

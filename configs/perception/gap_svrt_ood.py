@@ -10,7 +10,7 @@ docs/gap.md.
 
 from ml_collections import ConfigDict
 
-from configs.perception.gap_shared import FAMILIES, Recipe, config, frontend, parse
+from configs.perception.gap_shared import FAMILIES, Recipe, config, frontend, inhibition, parse
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "grey": not published,
             "flips": False,
         },
-        frontend(recipe, 15, 15 if multiscale else 11),
+        frontend(recipe, 15, inhibition(recipe)),
         batch_size=100,
         epochs=2000 if published else 30,
         learning_rate=1e-4 if published else 1e-3,
