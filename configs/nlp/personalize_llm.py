@@ -18,7 +18,8 @@ def get_config(base: str = "") -> ConfigDict:
             "folds": 5,
             "seeds": 3,
             "shots": 2,
-            "test_limit": 200,
+            "train_limit": 1000,
+            "test_limit": 300,
             "encoders": ({"kind": "tfidf"}, {"kind": "rwkv", "path": base})
             if base
             else ({"kind": "tfidf"},),
@@ -31,7 +32,6 @@ def get_config(base: str = "") -> ConfigDict:
                 "learning_rate": 1e-3,
                 "epochs": 2,
                 "batch_size": 16,
-                "train_limit": 300,
                 "max_tokens": 80,
                 "variants": (
                     "Q",

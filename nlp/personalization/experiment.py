@@ -39,7 +39,8 @@ class Personalize:
       tasks: questions of the set; () takes all.
       split: by "texts", by "users" (past, present, future), or "assigned" by the source.
       folds, seeds: see the module.
-      test_limit: at most so many test annotations are scored, drawn by the seed; 0 scores all.
+      train_limit, test_limit: at most so many annotations are learned from (by all systems, past
+        ones included) and scored, drawn by the seed; 0 takes all.
       shots: test annotators must have this many training annotations, so that few-shot prompts and
         everything else are scored on the same rows.
       encoders, models: every model is trained over every encoder.
@@ -58,6 +59,7 @@ class Personalize:
     split: str = "texts"
     folds: int = 5
     seeds: int = 5
+    train_limit: int = 0
     test_limit: int = 0
     shots: int = 0
     encoders: tuple[Encoder, ...] = (Encoder(),)
@@ -96,19 +98,22 @@ def split(cfg: Personalize, data: AnnotationSet, seed: int) -> Split:
         "assigned": corpora.assigned_split,
     }
     parts = makers[cfg.split](data, cfg.folds, seed % cfg.folds)
-    test = parts.test
+    rng = np.random.default_rng(seed)
+    test, train, past = parts.test, parts.train, parts.past
+    if cfg.train_limit and len(train) > cfg.train_limit:
+        train = np.sort(rng.choice(train, cfg.train_limit, replace=False))
+        past = np.intersect1d(past, train)
     if cfg.shots:
-        known = np.bincount(data.annotator[parts.train], minlength=len(data.annotator_ids))
+        known = np.bincount(data.annotator[train], minlength=len(data.annotator_ids))
         test = test[known[data.annotator[test]] >= cfg.shots]
     if cfg.test_limit and len(test) > cfg.test_limit:
-        rng = np.random.default_rng(seed)
         test = np.sort(rng.choice(test, cfg.test_limit, replace=False))
-    if not len(parts.train) or not len(test):
+    if not len(train) or not len(test):
         raise ValueError(
-            f"{data.name}, split {cfg.split!r}, fold {seed % cfg.folds}: {len(parts.train)}"
+            f"{data.name}, split {cfg.split!r}, fold {seed % cfg.folds}: {len(train)}"
             f" training and {len(test)} test annotations; choose other folds"
         )
-    return dataclasses.replace(parts, test=test)
+    return dataclasses.replace(parts, train=train, test=test, past=past)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +242,7 @@ def _one(
     """Scores of one system and seed, from its file if there is one."""
     about = [
         *(system.settings, system.name, data.name, cfg.tasks, cfg.split, cfg.folds, seed),
-        *(cfg.test_limit, cfg.shots, digest([len(data), *data.text_ids])),
+        *(cfg.train_limit, cfg.test_limit, cfg.shots, digest([len(data), *data.text_ids])),
     ]
     path = folder / "runs" / f"{digest(config_lib.to_dict(about))[:24]}.json"
     if path.is_file():

@@ -56,9 +56,6 @@ def _run(
         raise ValueError(f"the small model must not learn the texts of {data.name} itself")
     cfg, base = open_base(how, str(folder))
     train = parts.train[data.labels[parts.train, 0] != MISSING]
-    rng = np.random.default_rng([seed, 3])
-    if how.train_limit and len(train) > how.train_limit:
-        train = np.sort(rng.choice(train, how.train_limit, replace=False))
     weights = balanced(data, train)[0]
     task = LlmTask(variant, how, cfg, base, len(data.annotator_ids), weights)
     known = np.zeros(len(data.annotator_ids), bool)

@@ -79,7 +79,6 @@ class Llm:
       learning_rate: of the paper, for billions of parameters, is 1e-4; small models want more.
       head_rate: factor of the rate for what starts from nothing (head, tokens, states).
       epochs, batch_size, warmup: of the fine-tuning; warm-up is a share of the steps.
-      train_limit: at most so many training annotations, drawn by the seed; 0 takes all.
       instruct: prompts with instructions and headings, see `prompts`; small models do without.
       max_tokens: of a prompt; longer texts are cut at their beginning.
     """
@@ -96,7 +95,6 @@ class Llm:
     epochs: int = 2
     batch_size: int = 32
     warmup: float = 0.05
-    train_limit: int = 0
     instruct: bool = False
     max_tokens: int = 192
 

@@ -272,6 +272,8 @@ def test_splits_without_test_annotations_are_refused(inverted):
         experiment.split(cfg, data, 0)
     limited = experiment.split(experiment.Personalize("toy", test_limit=7), data, 0)
     assert len(limited.test) == 7
+    few = experiment.split(experiment.Personalize("toy", train_limit=9), data, 0)
+    assert len(few.train) == 9 and set(few.past) <= set(few.train)
 
 
 def test_an_empty_validation_part_takes_the_last_parameters(inverted, tmp_path):
