@@ -75,3 +75,45 @@ class GlimpseRwkv:
         x = layers.dense(params["embed"], joined)
         state = model.init_state(self.config, len(x))
         return model.run_blocks(params, self.config, x, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class SaccadeRwkv:
+    """Blocks of RWKV and a decision neuron as the reader of saccades; see `networks.saccadic`.
+
+    Attributes:
+      input_size: width of what is read at a saccade.
+      version: of RWKV.
+      width: D, a multiple of 64 (of a head).
+      depth: layers.
+    """
+
+    input_size: int
+    version: str = "6"
+    width: int = 128
+    depth: int = 2
+
+    @property
+    def config(self) -> config_lib.Config:
+        """See `GlimpseRwkv.config`."""
+        return config_lib.Config(
+            version=self.version, vocab_size=1, dim=self.width, layers=self.depth
+        )
+
+    def param_specs(self) -> Specs:
+        """Parameters."""
+        rwkv = model.param_specs(self.config)
+        return {
+            "embed": layers.dense_specs(self.input_size, self.width),
+            "blocks": rwkv["blocks"],
+            "ln_out": rwkv["ln_out"],
+            "decision": layers.dense_specs(self.width, 1),
+        }
+
+    def read(self, params: Params, xs: jax.Array) -> tuple[jax.Array, Any]:
+        """(logits [B, S] of inputs [B, S, n], state after the last saccade)."""
+        x = layers.dense(params["embed"], xs)
+        hidden, state = model.run_blocks(
+            params, self.config, x, model.init_state(self.config, len(x))
+        )
+        return layers.dense(params["decision"], hidden)[..., 0], state

@@ -66,6 +66,14 @@ def layer_norm(p: Params, x: jax.Array, eps: float = 1e-5) -> jax.Array:
     return standardised(x, -1, eps) * p["weight"] + p["bias"]
 
 
+def group_norm(p: Params, x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Array:
+    """Group norm of [N, h, w, C] over space and the channels of each group."""
+    split = x.reshape(len(x), -1, groups, x.shape[-1] // groups)
+    centred = split - split.mean(axis=(1, 3), keepdims=True)
+    variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + eps)).reshape(x.shape) * p["weight"] + p["bias"]
+
+
 def standardised(x: jax.Array, axis: int, eps: float = 1e-5) -> jax.Array:
     """(x - mean) / sqrt(biased variance + eps) along an axis."""
     centred = x - x.mean(axis=axis, keepdims=True)

@@ -147,12 +147,7 @@ class ResNet:
         return jax.nn.relu(y + (layers.conv(p["skip"], x, stride, "SAME") if "skip" in p else x))
 
     def _norm(self, p: Params, x: jax.Array) -> jax.Array:
-        """Group norm over space and the channels of each group."""
-        split = x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
-        centred = split - split.mean(axis=(1, 3), keepdims=True)
-        variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
-        normed = (centred * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape)
-        return normed * p["weight"] + p["bias"]
+        return layers.group_norm(p, x, self.groups)
 
 
 @dataclasses.dataclass(frozen=True)

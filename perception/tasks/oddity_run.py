@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to a trained network that finds the odd frame, and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import cli, files, optim
+from core import config as config_lib
+from core import params as params_lib
+from core.data import Source
+from core.loop import Trainer
+from core.task import PyTree, TrainConfig
+from perception import saccades
+from perception.data import image_set
+from perception.data.oddity import FAMILIES, NAMES, Oddity, riddle_numbers
+from perception.networks.eyes import FrameEncoder
+from perception.networks.oren import Oren
+from perception.networks.saccadic import Saccadic
+from perception.tasks.oddity import OddityTask
+
+NETWORKS = ("snu", "ssnu", "snu_feedforward", "lstm", "gru", "rwkv", "oren")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is learned and tested; see `perception.data.oddity`.
+
+    Attributes:
+      riddle: a number, a family, "all", or several numbers joined by "+".
+      without: riddles or a family held out of training, named in the same way; empty: none. They
+        are tested as a set of their own.
+      train, validation, test: problems in each split; no validation split with 0.
+      resolution: pixels of a frame's side.
+      contrast: of the deviation of the odd frame.
+      seed: of the images (that of the training: `train.seed`).
+      workers: processes that draw images.
+      eval_batch_size: problems scored at a time.
+    """
+
+    riddle: str = "all"
+    without: str = ""
+    train: int = 8000
+    validation: int = 500
+    test: int = 2000
+    resolution: int = 48
+    contrast: float = 1.0
+    seed: int = 0
+    workers: int = 0
+    eval_batch_size: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+      network: one of `NETWORKS`: the cell of the saccadic network, or "oren".
+      channels, width: of the frame encoder.
+      size, depth: units and number of the recurrent layers.
+      initial, evaluation: saccades S_I and S_E.
+      relation, decision, dropout: of OReN.
+    """
+
+    network: str = "snu"
+    channels: tuple[int, ...] = (32, 32, 32, 32)
+    width: int = 64
+    size: int = 128
+    depth: int = 2
+    initial: int = 6
+    evaluation: int = 6
+    relation: tuple[int, ...] = (256, 256, 256)
+    decision: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
+        saccades.check(self.initial, self.evaluation)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file. `objective`: see `tasks.oddity`."""
+
+    task: str
+    data: DataConfig
+    train: TrainConfig
+    objective: str = "binary"
+    model: ModelConfig = ModelConfig()
+    optimizer: optim.AdamWConfig = optim.AdamWConfig()
+
+
+def parse_riddles(text: str) -> tuple[int, ...]:
+    """Riddle numbers of "7", "3+4+41", a family or "all".
+
+    Raises:
+      ValueError: no such riddle or family.
+    """
+    parts = text.split("+")
+    if all(part.isdigit() for part in parts):
+        return riddle_numbers([int(part) for part in parts])
+    return riddle_numbers(text)
+
+
+def build_network(cfg: ModelConfig, resolution: int) -> Any:
+    """The network for frames of `resolution` pixels."""
+    eye = FrameEncoder(resolution, cfg.channels, cfg.width)
+    if cfg.network == "oren":
+        return Oren(eye, cfg.relation, cfg.decision, cfg.dropout)
+    inputs = cfg.width + saccades.FRAMES
+    reader: Any
+    if cfg.network == "rwkv":
+        from perception.rwkv_cells import SaccadeRwkv
+
+        reader = SaccadeRwkv(inputs, width=cfg.size, depth=cfg.depth)
+    else:
+        from perception.snn_cells import CellReader
+
+        reader = CellReader(inputs, cfg.network, cfg.size, cfg.depth)
+    return Saccadic(eye, reader, cfg.evaluation)
+
+
+def open_source(
+    cfg: RunConfig, split: str, size: int, riddles: tuple[int, ...] | None = None
+) -> Source:
+    """Problems of one split with their saccades; by default of the riddles of training."""
+    data = cfg.data
+    if riddles is None:
+        held_out = parse_riddles(data.without) if data.without else ()
+        riddles = tuple(r for r in parse_riddles(data.riddle) if r not in held_out)
+        if not riddles:
+            raise ValueError(f"no riddle is left of {data.riddle!r} without {data.without!r}")
+    images = Oddity(
+        riddles, split, size, data.seed, resolution=data.resolution, contrast=data.contrast,
+        cache_dir=image_set.default_cache_dir(), workers=data.workers,
+    )  # fmt: skip
+    # Held-out problems are seen in the same orders whatever the seed of the training.
+    seed = cfg.train.seed if split == "train" else 0
+    return saccades.WithSaccades(images, cfg.model.initial, cfg.model.evaluation, seed)
+
+
+def build_config(values: Any) -> RunConfig:
+    """Checks a ConfigDict."""
+    return config_lib.build(RunConfig, values)
+
+
+def make_trainer(
+    cfg: RunConfig, workdir: Path, report: Callable[[str], None] | None = None
+) -> Trainer:
+    """Builds data, task and optimiser."""
+    data = cfg.data
+    train = open_source(cfg, "train", data.train)
+    held_out = open_source(cfg, "validation", data.validation) if data.validation else None
+    network = build_network(cfg.model, data.resolution)
+    task = OddityTask(network, cfg.objective, held_out, data.eval_batch_size)
+    return Trainer(
+        task,
+        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
+        train,
+        cfg.train,
+        workdir,
+        run_config=config_lib.to_dict(cfg),
+        report=report,
+    )
+
+
+def answers(
+    task: OddityTask, params: PyTree, source: Source, batch_size: int
+) -> dict[str, np.ndarray]:
+    """ "right" bool [N] and "riddle" int32 [N] of all problems of a source."""
+    scores_of = jax.jit(task.scores)
+    right, riddle = [], []
+    for start in range(0, len(source), batch_size):
+        # One size for all calls; rows past the end come again from the beginning and are dropped.
+        batch = source.get(np.arange(start, start + batch_size))
+        inputs = {name: batch[name] for name in task.network.inputs}
+        found = np.asarray(scores_of(params, inputs)).argmax(axis=-1)
+        keep = min(batch_size, len(source) - start)
+        right.append((found == batch["label"])[:keep])
+        riddle.append(batch["riddle"][:keep])
+    return {"right": np.concatenate(right), "riddle": np.concatenate(riddle)}
+
+
+def by_group(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Accuracies of all problems, of each family and of each riddle: {"accuracy", "count", ...}."""
+
+    def score(chosen: np.ndarray) -> dict[str, float]:
+        right = found["right"][chosen]
+        return {"accuracy": float(right.mean()), "count": int(right.size)}
+
+    riddles = sorted({int(r) for r in found["riddle"]})
+    families = {name: np.isin(found["riddle"], members) for name, members in FAMILIES.items()}
+    return {
+        **score(np.ones(len(found["right"]), bool)),
+        "families": {name: score(own) for name, own in families.items() if own.any()},
+        "riddles": {str(r): {"name": NAMES[r], **score(found["riddle"] == r)} for r in riddles},
+    }
+
+
+def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
+    """Trains and tests; (report, which is also written to report.json, and parameters)."""
+    start = time.monotonic()
+    state = trainer.run()
+    seconds = time.monotonic() - start
+    params = state.ema if cfg.train.ema else state.params
+    data = cfg.data
+    tests = {"test": open_source(cfg, "test", data.test)}
+    if data.without:
+        tests["held_out"] = open_source(cfg, "test", data.test, parse_riddles(data.without))
+    task: OddityTask = trainer.task  # type: ignore[assignment]
+    scored = {
+        name: by_group(answers(task, params, source, data.eval_batch_size))
+        for name, source in tests.items()
+    }
+    report = {
+        "network": cfg.model.network,
+        "objective": cfg.objective,
+        "riddle": data.riddle,
+        "without": data.without,
+        "parameters": params_lib.count(trainer.specs),
+        "train": data.train,
+        "samples": cfg.train.steps * cfg.train.batch_size,
+        "resolution": data.resolution,
+        "seed": cfg.train.seed,
+        "steps": cfg.train.steps,
+        "seconds": round(seconds, 1),
+        **scored,
+    }
+    if jax.process_index() == 0:
+        files.write_text(trainer.workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    return report, params
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured; writes report.json and figures."""
+    out = Path(workdir).expanduser().resolve()
+    with cli.explain():
+        cfg = build_config(config)
+        trainer = make_trainer(cfg, out)
+    if jax.process_index() == 0:
+        count = params_lib.count(trainer.specs)
+        print(f"{cfg.model.network} on {cfg.data.riddle}: {count:,} parameters", file=sys.stderr)
+    result, params = run(cfg, trainer)
+    if jax.process_index() == 0:
+        from perception import oddity_pictures
+
+        print(json.dumps(result, indent=2))
+        oddity_pictures.run_pictures(cfg, trainer.task, params, result, out)

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Visual oddity: saccades, OReN and the saccadic network against plain loops, losses, a run."""
+
+import importlib
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from core import config as config_lib
+from core import params as params_lib
+from perception import saccades
+from perception import train as train_program
+from perception.networks import FrameEncoder, Oren, Saccadic
+from perception.snn_cells import CellReader
+from perception.tasks import oddity_mechanism, oddity_run
+from perception.tasks.oddity import OddityTask
+
+sigmoid = lambda x: 1 / (1 + np.exp(-x))
+
+
+class Codes:
+    """An eye that is given the codes."""
+
+    inputs = ("codes",)
+    width = 5
+
+    def param_specs(self):
+        return {}
+
+    def apply(self, params, inputs):
+        return inputs["codes"]
+
+
+def drawn(specs, seed=0):
+    """Random values for every parameter, biases and decays included."""
+    rng = np.random.default_rng(seed)
+    shape = lambda spec: jnp.asarray(rng.normal(size=spec.shape) * 0.6, jnp.float32)
+    return jax.tree.map(shape, specs, is_leaf=params_lib.is_spec)
+
+
+def in_double(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+# --- saccades -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("initial", "evaluation"), ((0, 6), (3, 6), (6, 6), (14, 12)))
+def test_saccades_visit_frames(initial, evaluation):
+    plan = saccades.plan(np.arange(200), initial, evaluation, seed=3)
+    assert plan.shape == (200, initial + evaluation) and plan.dtype == np.int32
+    for begin in range(initial, initial + evaluation, 6):
+        assert (np.sort(plan[:, begin : begin + 6], axis=1) == np.arange(6)).all()
+    for begin in range(0, initial, 6):
+        part = np.sort(plan[:, begin : min(begin + 6, initial)], axis=1)
+        assert (np.diff(part, axis=1) > 0).all()
+    part = saccades.plan(np.arange(50, 60), initial, evaluation, seed=3)
+    np.testing.assert_array_equal(part, plan[50:60])
+    assert (saccades.plan(np.arange(200), initial, evaluation, seed=4) != plan).any()
+
+
+def test_saccade_orders_are_uniform():
+    plan = saccades.plan(np.arange(7200), 0, 6)
+    _, counts = np.unique(plan, axis=0, return_counts=True)
+    assert len(counts) == 720  # all orders occur; expected 10 each, sd 3.2
+    chi_square = np.square(counts - 10).sum() / 10
+    assert chi_square < 719 + 5 * (2 * 719) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), (((-1, 6), "at least 0"), ((6, 5), "multiple"), ((6, 0), "multiple"))
+)
+def test_unusable_saccades(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        saccades.plan(np.arange(2), *sizes)
+
+
+# --- networks against plain loops ---------------------------------------------------------------
+
+
+def test_oren_sums_over_all_pairs():
+    net = Oren(Codes(), relation=(7, 6), decision=(4,), dropout=0.5)
+    params = drawn(net.param_specs())
+    codes = np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32)
+    scores = net.apply(params, {"codes": jnp.asarray(codes)})
+    p = in_double(params)
+
+    def mlp(part, x, last_linear):
+        names = sorted(p[part])
+        for name in names:
+            x = x @ p[part][name]["weight"] + p[part][name]["bias"]
+            if not (last_linear and name == names[-1]):
+                x = np.maximum(x, 0)
+        return x
+
+    for b, i in itertools.product(range(3), range(6)):
+        total = sum(
+            mlp("g", np.concatenate([codes[b, i], codes[b, j]]).astype(float), False)
+            for j in range(6)
+            if j != i
+        )
+        np.testing.assert_allclose(scores[b, i], mlp("f", total, True)[0], rtol=2e-5, atol=2e-5)
+    order = np.array([3, 1, 5, 0, 2, 4])  # scores move with their frames
+    moved = net.apply(params, {"codes": jnp.asarray(codes[:, order])})
+    np.testing.assert_allclose(moved, scores[:, order], rtol=2e-5, atol=2e-5)
+    dropped = net.apply(params, {"codes": jnp.asarray(codes)}, jax.random.key(0))
+    assert (dropped != scores).any()
+
+
+def snu_by_hand(p, xs, soft):
+    """Logits [S] and last membranes of one problem: two recurrent layers, then the decision."""
+    sizes = [p[f"layer_{i}"]["w"].shape[1] for i in range(2)]
+    s, y = [np.zeros(n) for n in sizes], [np.zeros(n) for n in sizes]
+    logits, trace = [], []
+    for x in xs:
+        for i in range(2):
+            own = p[f"layer_{i}"]
+            s[i] = x @ own["w"] + y[i] @ own["h"] + 0.8 * s[i] * (1 - y[i])
+            y[i] = sigmoid(s[i] + own["bias"]) if soft else (s[i] + own["bias"] > 0).astype(float)
+            x = y[i]
+        logits.append((x @ p["layer_2"]["w"] + p["layer_2"]["bias"]).item())
+        trace.append(s[1].copy())
+    return logits, trace
+
+
+@pytest.mark.parametrize("cell", ("snu", "ssnu"))
+def test_saccadic_network_is_the_plain_recurrence(cell):
+    net = Saccadic(Codes(), CellReader(5 + 6, cell, size=4), evaluation=12)
+    params = drawn(net.param_specs(), seed=2)
+    codes = np.random.default_rng(3).normal(size=(3, 6, 5)).astype(np.float32)
+    plan = saccades.plan(np.arange(3), 4, 12)
+    scores = net.apply(params, {"codes": jnp.asarray(codes), "saccade": jnp.asarray(plan)})
+    _, states = net.decide(params, jnp.asarray(codes), jnp.asarray(plan))
+    p = in_double(params["reader"])
+    for b in range(3):
+        xs = [np.concatenate([codes[b, f], np.eye(6)[f]]).astype(float) for f in plan[b]]
+        logits, trace = snu_by_hand(p, xs, cell == "ssnu")
+        for frame in range(6):
+            own = [logits[t] for t in range(4, 16) if plan[b, t] == frame]
+            assert len(own) == 2
+            np.testing.assert_allclose(scores[b, frame], np.mean(own), rtol=2e-5, atol=2e-5)
+        membranes = oddity_mechanism.last_membranes(states)[:, b]
+        np.testing.assert_allclose(membranes, trace, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("network", oddity_run.NETWORKS)
+def test_every_network_has_gradients(network):
+    cfg = oddity_run.ModelConfig(network, (4, 8), 8, 64, 2, relation=(8,), decision=(8,))
+    net = oddity_run.build_network(cfg, 16)
+    task = OddityTask(net, "softmax" if network == "oren" else "binary")
+    params = drawn(net.param_specs())
+    batch = {
+        "image": np.random.default_rng(0).integers(0, 256, (2, 6, 16, 16)).astype(np.uint8),
+        "label": np.array([1, 4], np.int32),
+        "saccade": saccades.plan(np.arange(2)),
+    }
+    loss = lambda p: task.loss(p, (), batch, jax.random.key(0))[0]
+    if network != "snu":  # tracing suffices for the kinds that share all of their code
+        grads = jax.eval_shape(jax.grad(loss), params)
+        params_lib.check(grads, net.param_specs())
+        return
+    grads = jax.jit(jax.grad(loss))(params)
+    for path, value in params_lib.flatten(grads):
+        assert np.isfinite(value).all() and np.abs(value).max() > 0, path
+
+
+def test_sizes_of_the_specification():
+    count = lambda name: params_lib.count(
+        oddity_run.build_network(oddity_run.ModelConfig(name), 100).param_specs()
+    )
+    convs = 9 * 32 + 32 + 3 * (9 * 32 * 32 + 32) + 4 * 64
+    eye = convs + 7 * 7 * 32 * 64 + 64 + 128
+    first, second = 70 * 128 + 128 * 128 + 128, 2 * 128 * 128 + 128
+    assert count("snu") == count("ssnu") == eye + first + second + 129
+    relations = 128 * 256 + 256 + 2 * (256 * 256 + 256)
+    assert count("oren") == eye + relations + (256 * 256 + 256) + 257
+    assert count("snu") < count("oren")
+
+
+def test_frame_codes_do_not_depend_on_the_company():
+    eye = FrameEncoder(16, (4, 4), 8)
+    params = drawn(eye.param_specs())
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 16, 16)).astype(np.uint8)
+    codes = eye.apply(params, {"image": images})
+    swapped = eye.apply(params, {"image": images[:, ::-1]})
+    np.testing.assert_allclose(swapped, codes[:, ::-1], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="frames must be"):
+        eye.apply(params, {"image": images[..., :8]})
+
+
+# --- task and mechanism -------------------------------------------------------------------------
+
+
+def test_losses_by_hand():
+    scores = jnp.asarray([[0.5, 2.0, 0.0, 0.0, -1.0, 0.0]])
+    label = jnp.asarray([1])
+    odd = np.eye(6)[1]
+    exact = -np.mean(odd * np.log(sigmoid(scores[0])) + (1 - odd) * np.log(sigmoid(-scores[0])))
+    assert float(OddityTask(None, "binary").losses(scores, label)[0]) == pytest.approx(
+        exact, rel=1e-6
+    )
+    exact = np.log(np.exp(np.asarray(scores[0], float)).sum()) - 2.0
+    assert float(OddityTask(None, "softmax").losses(scores, label)[0]) == pytest.approx(
+        exact, rel=1e-6
+    )
+    with pytest.raises(ValueError, match="objective must be one of"):
+        OddityTask(None, "guess")
+
+
+def test_distances_find_the_outlier():
+    codes = np.zeros((2, 6, 3))
+    codes[0, 2] = [0, 5, 0]
+    codes[1, 4] = [1, 0, 0]
+    found = oddity_mechanism.distances(codes, np.array([2, 3]))
+    assert found.farthest.tolist() == [True, False]
+    # Frame 2 is 5 away from the mean of the others; each other frame is 1 away.
+    np.testing.assert_allclose(found.ratio, [5.0, 0.2 / ((1 + 4 * 0.2) / 5)])
+
+
+def test_accuracy_by_group():
+    found = {
+        "right": np.array([1, 0, 1, 1], bool),
+        "riddle": np.array([41, 41, 0, 44], np.int32),
+    }
+    report = oddity_run.by_group(found)
+    assert report["accuracy"] == 0.75 and report["count"] == 4
+    assert report["families"]["topology"] == {"accuracy": pytest.approx(2 / 3), "count": 3}
+    assert report["riddles"]["41"] == {"name": "inside", "accuracy": 0.5, "count": 2}
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+def configured(arg):
+    return importlib.import_module("configs.perception.oddity_snu").get_config(arg)
+
+
+@pytest.mark.parametrize("network", ("snu", "oren"))
+def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = configured(f"riddle=41+44,without=44,network={network},train=16,steps=3,batch=8")
+    config.data.update({"validation": 8, "test": 12, "eval_batch_size": 8, "resolution": 16})
+    config.model.update({"channels": (4, 4), "width": 8, "size": 8, "relation": (8,)})
+    train_program.main(config, str(tmp_path / "run"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["test"]["count"] == 12 and list(report["test"]["riddles"]) == ["41"]
+    assert list(report["held_out"]["riddles"]) == ["44"] and report["samples"] == 24
+    names = ["accuracy", "learning", "distance"]
+    names += ["saccades", "membranes", "initial"] if network == "snu" else []
+    for name in names:
+        assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    numbers = json.loads((tmp_path / "run" / "mechanism.json").read_text())
+    assert 0 <= numbers["odd_is_farthest"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    (
+        ("riddle=45", "riddles are numbered"),
+        ("riddle=colour", "families are"),
+        ("riddle=topology,without=41+42+43+44", "no riddle is left"),
+        ("network=mind", "network must be one of"),
+        ("size=large", "small or published"),
+        ("eyes=2", "unknown argument 'eyes'"),
+        ("initial=-1", "at least 0"),
+    ),
+)
+def test_unusable_configurations(arg, message, tmp_path):
+    with pytest.raises((ValueError, config_lib.ConfigError), match=message):
+        oddity_run.make_trainer(oddity_run.build_config(configured(arg)), tmp_path)
