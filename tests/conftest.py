@@ -17,8 +17,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
-# Compilation dominates the suite, and the tests' arrays are small: unoptimised programs are ready in
-# less than half the time.
+# Compilation dominates the suite, and the tests' arrays are small: programs that are not optimised
+# are ready in less than half the time.
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 # The cache's own threshold of one second would skip nearly everything.
@@ -47,8 +47,8 @@ else:
     settings.load_profile("project")
 
 
-# Linux allows a process 65,530 memory mappings, and each compiled program takes about seven: without
-# this, a worker dies of a segmentation fault after some thousands of programs.
+# Linux allows a process 65,530 memory mappings, and each compiled program takes about seven:
+# without this, a worker dies of a segmentation fault after some thousands of programs.
 _MANY_MAPPINGS = 20_000
 
 
