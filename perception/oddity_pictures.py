@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from core import files, metrics, plots
@@ -51,7 +52,7 @@ def run_pictures(
         numbers["by_initial"] = mechanism.by_initial(task.network, params, codes, batch["label"])
         initial(numbers["by_initial"], cfg.model.initial, out / "initial.png", title)
         images = source.get(np.arange(2))["image"]
-        logits, states = task.network.decide(params, codes[:2], batch["saccade"][:2])
+        logits, states = task.network.decide(params, codes[:2], jnp.asarray(batch["saccade"][:2]))
         scan_paths(images, batch, np.asarray(logits), cfg.model.initial, out / "saccades.png")
         if isinstance(states, tuple):
             seen = mechanism.traces(task.network, params, codes, batch)

@@ -10,7 +10,7 @@
 network: snu, ssnu, snu_feedforward, lstm, gru, rwkv (readers of saccades) or oren. riddle: a
 number, several joined by "+", a family of `perception.data.oddity` or all. objective: binary (the
 decision neuron), softmax, or auto (binary for the saccadic network, softmax for OReN). initial:
-saccades before the evaluation. Results: docs/oddity.md.
+saccades before the evaluation. resolution: pixels of a frame's side. Results: docs/oddity.md.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from perception.tasks.oddity_run import DataConfig, ModelConfig
 DEFAULTS = {
     "network": "snu", "riddle": "all", "without": "", "size": "small", "objective": "auto",
     "initial": 6, "train": 0, "steps": 0, "batch": 32, "seed": 0,
+    "resolution": 0,
 }  # fmt: skip
 
 
@@ -50,7 +51,8 @@ def get_config(arg: str = "") -> ConfigDict:
     data = dataclasses.asdict(DataConfig(own["riddle"], own["without"], train))
     if published:
         held_out = 640 if single else 18_000
-        data.update(validation=held_out, test=held_out, resolution=100)
+        data.update(validation=held_out, test=held_out)
+    data["resolution"] = own["resolution"] or (100 if published else 48)
     model = dataclasses.asdict(ModelConfig(own["network"], initial=own["initial"]))
     if not published:
         model.update(channels=(16, 32, 32, 32))

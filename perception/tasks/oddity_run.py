@@ -255,4 +255,5 @@ def main(config: Any, workdir: str) -> None:
         from perception import oddity_pictures
 
         print(json.dumps(result, indent=2))
-        oddity_pictures.run_pictures(cfg, trainer.task, params, result, out)
+        task: OddityTask = trainer.task  # type: ignore[assignment]
+        oddity_pictures.run_pictures(cfg, task, params, result, out)
