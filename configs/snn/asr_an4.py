@@ -61,7 +61,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "weight_decay": 1e-3,
             },
             "train": {
-                "steps": 800,
+                "steps": 1000,
                 "batch_size": 16,
                 "seed": 0,
                 "log_every": 100,
