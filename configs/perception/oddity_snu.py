@@ -4,13 +4,15 @@
     python -m perception.train --config=configs/perception/oddity_snu.py --workdir=runs/oddity_snu
     ... oddity_snu.py:riddle=topology,network=oren,seed=1
     ... oddity_snu.py:riddle=41+44,network=lstm,steps=500
+    ... oddity_snu.py:network=snu_feedforward,learning=ostl
     ... oddity_snu.py:without=topology                (tested on the family that was held out)
     ... oddity_snu.py:size=published                  (100 pixels, 72,000 riddles; an accelerator)
 
 network: snu, ssnu, snu_feedforward, lstm, gru, rwkv (readers of saccades) or oren. riddle: a
 number, several joined by "+", a family of `perception.data.oddity` or all. objective: binary (the
 decision neuron), softmax, or auto (binary for the saccadic network, softmax for OReN). initial:
-saccades before the evaluation. resolution: pixels of a frame's side. Results: docs/oddity.md.
+saccades before the evaluation. resolution: pixels of a frame's side. learning: bptt or
+ostl. Results: docs/oddity.md.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from perception.tasks.oddity_run import DataConfig, ModelConfig
 DEFAULTS = {
     "network": "snu", "riddle": "all", "without": "", "size": "small", "objective": "auto",
     "initial": 6, "train": 0, "steps": 0, "batch": 32, "seed": 0,
-    "resolution": 0,
+    "resolution": 0, "learning": "bptt",
 }  # fmt: skip
 
 
@@ -61,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "task": "oddity",
             "objective": objective if own["objective"] == "auto" else own["objective"],
+            "learning": own["learning"],
             "data": data,
             "model": model,
             "optimizer": {"learning_rate": 1e-3, "warmup_steps": min(100, steps // 10)},

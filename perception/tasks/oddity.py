@@ -89,3 +89,38 @@ class OddityTask:
         """Accuracy and mean loss."""
         count = max(sums["count"], 1.0)
         return {"accuracy": sums["right"] / count, "nll": sums["nll"] / count}
+
+
+class OnlineOddityTask(OddityTask):
+    """The saccadic network with a recurrent part that learns online; see `CellReader.online`."""
+
+    def __init__(self, network: Any, objective: str = "binary", *args: Any, **kwargs: Any):
+        """See `OddityTask`.
+
+        Raises:
+          ValueError: a network, an objective or saccades without an online rule.
+        """
+        super().__init__(network, objective, *args, **kwargs)
+        if not hasattr(getattr(network, "reader", None), "online"):
+            raise ValueError("learning online needs a saccadic network with cells of snn")
+        if objective != "binary" or network.evaluation != network.frames:
+            raise ValueError(
+                "learning online needs the objective binary and one evaluation saccade a frame,"
+                f" got {objective!r} and {network.evaluation} for {network.frames} frames"
+            )
+
+    def grads(
+        self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[tuple[jax.Array, tuple[PyTree, Aux]], PyTree]:
+        """See `Task`: ((loss, (carry, metrics)), gradients)."""
+        del key
+        net, plan = self.network, batch["saccade"]
+        inputs = {name: batch[name] for name in net.eye.inputs}
+        xs, back = jax.vjp(lambda p: net.seen(net.eye.apply(p, inputs), plan), params["eye"])
+        odd = (plan == batch["label"][:, None]).astype(xs.dtype)
+        decides = jnp.arange(plan.shape[1]) >= plan.shape[1] - net.evaluation
+        weight = decides.astype(xs.dtype) / net.evaluation
+        value, logits, reader, below = net.reader.online(params["reader"], xs, odd, weight)
+        scores = net.by_frame(logits, plan)
+        right = (jnp.argmax(scores, axis=-1) == batch["label"]).mean()
+        return (value, (carry, {"accuracy": right})), {"eye": back(below)[0], "reader": reader}

@@ -26,9 +26,10 @@ from perception.data.oddity import FAMILIES, NAMES, Oddity, riddle_numbers
 from perception.networks.eyes import FrameEncoder
 from perception.networks.oren import Oren
 from perception.networks.saccadic import Saccadic
-from perception.tasks.oddity import OddityTask
+from perception.tasks.oddity import OddityTask, OnlineOddityTask
 
 NETWORKS = ("snu", "ssnu", "snu_feedforward", "lstm", "gru", "rwkv", "oren")
+LEARNING = {"bptt": OddityTask, "ostl": OnlineOddityTask}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +91,26 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A whole configuration file. `objective`: see `tasks.oddity`."""
+    """A whole configuration file.
+
+    Attributes:
+      task: "oddity".
+      data, train, model, optimizer: see there.
+      objective: see `tasks.oddity`.
+      learning: "bptt", or "ostl": the recurrent layers learn online, see `CellReader.online`.
+    """
 
     task: str
     data: DataConfig
     train: TrainConfig
     objective: str = "binary"
+    learning: str = "bptt"
     model: ModelConfig = ModelConfig()
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
+
+    def __post_init__(self) -> None:
+        if self.learning not in LEARNING:
+            raise ValueError(f"learning must be one of {sorted(LEARNING)}, got {self.learning!r}")
 
 
 def parse_riddles(text: str) -> tuple[int, ...]:
@@ -162,7 +175,7 @@ def make_trainer(
     train = open_source(cfg, "train", data.train)
     held_out = open_source(cfg, "validation", data.validation) if data.validation else None
     network = build_network(cfg.model, data.resolution)
-    task = OddityTask(network, cfg.objective, held_out, data.eval_batch_size)
+    task = LEARNING[cfg.learning](network, cfg.objective, held_out, data.eval_batch_size)
     return Trainer(
         task,
         optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
@@ -225,6 +238,7 @@ def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
     report = {
         "network": cfg.model.network,
         "objective": cfg.objective,
+        "learning": cfg.learning,
         "riddle": data.riddle,
         "without": data.without,
         "parameters": params_lib.count(trainer.specs),

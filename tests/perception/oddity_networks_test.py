@@ -17,7 +17,7 @@ from perception import train as train_program
 from perception.networks import FrameEncoder, Oren, Saccadic
 from perception.snn_cells import CellReader
 from perception.tasks import oddity_mechanism, oddity_run
-from perception.tasks.oddity import OddityTask
+from perception.tasks.oddity import OddityTask, OnlineOddityTask
 
 sigmoid = lambda x: 1 / (1 + np.exp(-x))
 
@@ -192,6 +192,53 @@ def test_frame_codes_do_not_depend_on_the_company():
         eye.apply(params, {"image": images[..., :8]})
 
 
+def test_online_learning_against_back_propagation():
+    """One feed-forward layer: OSTL is exact; inputs receive what their own saccade contributes."""
+    net = Saccadic(Codes(), CellReader(5 + 6, "snu_feedforward", size=4, depth=1))
+    reader, stack = net.reader, net.reader.stack
+    params = drawn(net.param_specs(), seed=5)
+    rng = np.random.default_rng(6)
+    batch = {
+        "codes": jnp.asarray(rng.normal(size=(3, 6, 5)), jnp.float32),
+        "label": jnp.asarray([0, 5, 2]),
+        "saccade": jnp.asarray(saccades.plan(np.arange(3))),
+    }
+    task = OnlineOddityTask(net)
+    (value, (_, aux)), grads = task.grads(params, (), batch, jax.random.key(0))
+    exact = jax.value_and_grad(task.loss, has_aux=True)(params, (), batch, jax.random.key(0))
+    assert float(value) == pytest.approx(float(exact[0][0]), rel=1e-5)
+    assert float(aux["accuracy"]) == float(exact[0][1][1]["accuracy"])
+    for path, found in params_lib.flatten(grads["reader"]):
+        expected = dict(params_lib.flatten(exact[1]["reader"]))[path]
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=path)
+
+    xs = net.seen(batch["codes"], batch["saccade"])
+    odd = (batch["saccade"] == batch["label"][:, None]).astype(jnp.float32)
+    weight = jnp.repeat(jnp.asarray([0.0, 1 / 6]), 6)
+
+    def cut(xs):  # the same loss with every state taken as given
+        state, total = stack.init_state(3), 0.0
+        for t in range(12):
+            state, y = stack.step(params["reader"], jax.lax.stop_gradient(state), xs[:, t])
+            p = jax.nn.sigmoid(y[:, 0])
+            likely = odd[:, t] * jnp.log(p) + (1 - odd[:, t]) * jnp.log(1 - p)
+            total -= weight[t] * likely.mean()
+        return total
+
+    below = reader.online(params["reader"], xs, odd, weight)[3]
+    np.testing.assert_allclose(below, jax.grad(cut)(xs), rtol=1e-4, atol=1e-6)
+    assert np.abs(below[:, 6:]).max() > 0 and not np.abs(below[:, :6]).any()
+
+
+def test_online_learning_has_limits():
+    net = Saccadic(Codes(), CellReader(5 + 6, "snu", size=4), evaluation=12)
+    with pytest.raises(ValueError, match="one evaluation saccade"):
+        OnlineOddityTask(net)
+    with pytest.raises(ValueError, match="cells of snn"):
+        OnlineOddityTask(Oren(Codes()))
+
+
 # --- task and mechanism -------------------------------------------------------------------------
 
 
@@ -267,6 +314,7 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch):
         ("size=large", "small or published"),
         ("eyes=2", "unknown argument 'eyes'"),
         ("initial=-1", "at least 0"),
+        ("learning=hebb", "learning must be one of"),
     ),
 )
 def test_unusable_configurations(arg, message, tmp_path):
