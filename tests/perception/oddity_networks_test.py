@@ -12,7 +12,7 @@ import pytest
 
 from core import config as config_lib
 from core import params as params_lib
-from perception import saccades
+from perception import oddity_play, oddity_report, saccades
 from perception import train as train_program
 from perception.networks import FrameEncoder, Oren, Saccadic
 from perception.snn_cells import CellReader
@@ -287,7 +287,7 @@ def configured(arg):
 
 
 @pytest.mark.parametrize("network", ("snu", "oren"))
-def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch):
+def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = configured(f"riddle=41+44,without=44,network={network},train=16,steps=3,batch=8")
     config.data.update({"validation": 8, "test": 12, "eval_batch_size": 8, "resolution": 16})
@@ -302,6 +302,23 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch):
         assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     numbers = json.loads((tmp_path / "run" / "mechanism.json").read_text())
     assert 0 <= numbers["odd_is_farthest"] <= 1
+    values = oddity_report._FLAGS
+    values(
+        ["oddity_report", f"--runs={tmp_path}/r*", f"--output={tmp_path / 'all'}", "--level=0.01"]
+    )
+    oddity_report.main(values)
+    shown = capsys.readouterr().out
+    accuracy = 100 * report["test"]["accuracy"]
+    row = (
+        f"{network}, 41+44 without 44, 24 samples | 1 | {accuracy:.1f} | {report['parameters']:,} |"
+    )
+    assert row in shown
+    models = oddity_play.read_models(str(tmp_path / "all" / "models.json"))
+    assert list(models.values()) == [
+        {"topology": report["test"]["accuracy"], "41": report["test"]["accuracy"]}
+    ]
+    with pytest.raises(FileNotFoundError, match="no run with a report"):
+        oddity_report.find_runs(f"{tmp_path}/none*")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares networks that were trained on the visual oddity task.
+
+    python -m perception.oddity_report --runs='runs/oddity*' --output=comparison
+
+Prints a table (accuracy, mean over seeds and standard deviation; parameters; training samples until
+validation first reaches a level) and writes to the folder: families.png, learning.png (accuracy
+against training samples) and models.json (for `perception.oddity_play --models`).
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from core import cli, files, metrics, plots
+from perception import oddity_pictures
+
+LEVEL = 0.6  # accuracy whose first sample count is reported
+
+_FLAGS = flags.FlagValues()
+flags.DEFINE_string("runs", None, "Pattern of the folders of finished runs.", flag_values=_FLAGS)
+flags.DEFINE_string("output", None, "Folder to write to; empty: print only.", flag_values=_FLAGS)
+flags.DEFINE_float("level", LEVEL, "Accuracy to be reached.", flag_values=_FLAGS)
+flags.mark_flag_as_required("runs", flag_values=_FLAGS)
+
+
+class Run(NamedTuple):
+    """A finished run: its report, and the file of its metrics."""
+
+    report: dict[str, Any]
+    metrics: Path
+
+    @property
+    def name(self) -> str:
+        """What runs have in common that differ in their seed."""
+        r = self.report
+        name = r["network"] if r["learning"] == "bptt" else f"{r['network']} ({r['learning']})"
+        return f"{name}, {r['riddle']}" + (f" without {r['without']}" if r["without"] else "")
+
+
+def find_runs(pattern: str) -> list[Run]:
+    """Finished runs whose folders match.
+
+    Raises:
+      FileNotFoundError: none.
+    """
+    found = []
+    for folder in sorted(glob.glob(pattern)):
+        path = Path(folder) / "report.json"
+        if path.is_file():
+            found.append(Run(json.loads(path.read_text()), Path(folder) / "metrics.jsonl"))
+    if not found:
+        raise FileNotFoundError(f"no run with a report.json matches {pattern!r}")
+    return found
+
+
+def samples_until(run: Run, level: float) -> float:
+    """Training samples until validation accuracy first reached a level; infinite if it did not."""
+    steps, values = plots.series(metrics.read_jsonl(run.metrics), "eval/accuracy")
+    reached = [step for step, value in zip(steps, values, strict=True) if value >= level]
+    return reached[0] * run.report["samples"] / run.report["steps"] if reached else float("inf")
+
+
+def grouped(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs by name and number of training samples."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(f"{run.name}, {run.report['samples']:,} samples", []).append(run)
+    return found
+
+
+def table(runs: list[Run], level: float = LEVEL) -> str:
+    """A Markdown table, one row for runs that differ in their seed."""
+    lines = [
+        f"| network, riddles | seeds | accuracy % | parameters | samples to {100 * level:.0f} % |",
+        "|---|---|---|---|---|",
+    ]
+    for name, own in grouped(runs).items():
+        values = np.array([100 * run.report["test"]["accuracy"] for run in own])
+        spread = f" ± {values.std(ddof=1):.1f}" if len(own) > 1 else ""
+        until = ", ".join(
+            "not" if np.isinf(n) else f"{n:,.0f}" for n in (samples_until(r, level) for r in own)
+        )
+        parameters = own[0].report["parameters"]
+        lines.append(
+            f"| {name} | {len(own)} | {values.mean():.1f}{spread} | {parameters:,} | {until} |"
+        )
+    return "\n".join(lines)
+
+
+def for_player(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """Mean accuracies by family and riddle, as `perception.oddity_play` reads them."""
+    found = {}
+    for name, own in grouped(runs).items():
+        parts = [{**r.report["test"]["families"], **r.report["test"]["riddles"]} for r in own]
+        found[name] = {
+            key: float(np.mean([part[key]["accuracy"] for part in parts if key in part]))
+            for key in parts[0]
+        }
+    return found
+
+
+def families(runs: list[Run], path: Path) -> None:
+    """Bars: accuracy of each family and network."""
+    plt = plots.pyplot()
+    scores = for_player(runs)
+    names = [k for k in dict.fromkeys(k for s in scores.values() for k in s) if not k.isdigit()]
+    figure, axis = plt.subplots(figsize=(2.5 + 1.2 * len(names), 4.2), layout="constrained")
+    width = 0.8 / len(scores)
+    for i, (label, score) in enumerate(scores.items()):
+        places = np.arange(len(names)) + (i - (len(scores) - 1) / 2) * width
+        axis.bar(places, [score.get(n, np.nan) for n in names], width, label=label)
+    axis.set_xticks(range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8)
+    axis.axhline(oddity_pictures.CHANCE, color="black", linestyle=":")
+    axis.set(ylabel="accuracy (dotted: chance)", ylim=(0, 1))
+    axis.legend(fontsize=7)
+    plots.save_figure(figure, path)
+
+
+def main(values: flags.FlagValues) -> None:
+    """See the module docstring."""
+    with cli.explain():
+        runs = find_runs(values.runs)
+    print(table(runs, values.level))
+    if not values.output:
+        return
+    out = Path(values.output).expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    families(runs, out / "families.png")
+    curves = [(f"{run.name}, seed {run.report['seed']}", run.report, run.metrics) for run in runs]
+    oddity_pictures.learning(curves, out / "learning.png")
+    files.write_text(out / "models.json", json.dumps(for_player(runs), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    cli.program(main, _FLAGS, __doc__)
