@@ -51,7 +51,7 @@ def run_pictures(
     if isinstance(task.network, Saccadic):
         numbers["by_initial"] = mechanism.by_initial(task.network, params, codes, batch["label"])
         initial(numbers["by_initial"], cfg.model.initial, out / "initial.png", title)
-        images = source.get(np.arange(2))["image"]
+        images = oddity_run.open_images(cfg, "test", 2).rows(np.arange(2))["image"]
         logits, states = task.network.decide(params, codes[:2], jnp.asarray(batch["saccade"][:2]))
         scan_paths(images, batch, np.asarray(logits), cfg.model.initial, out / "saccades.png")
         if isinstance(states, tuple):

@@ -40,7 +40,10 @@ class Run(NamedTuple):
     def name(self) -> str:
         """What runs have in common that differ in their seed."""
         r = self.report
-        name = r["network"] if r["learning"] == "bptt" else f"{r['network']} ({r['learning']})"
+        special = [
+            r[key] for key, usual in (("eye", "cnn"), ("learning", "bptt")) if r[key] != usual
+        ]
+        name = f"{r['network']} ({', '.join(special)})" if special else r["network"]
         return f"{name}, {r['riddle']}" + (f" without {r['without']}" if r["without"] else "")
 
 

@@ -8,7 +8,8 @@
     ... oddity_snu.py:without=topology                (tested on the family that was held out)
     ... oddity_snu.py:size=published                  (100 pixels, 72,000 riddles; an accelerator)
 
-network: snu, ssnu, snu_feedforward, lstm, gru, rwkv (readers of saccades) or oren. riddle: a
+network: snu, ssnu, snu_feedforward, lstm, gru, rwkv (readers of saccades) or oren. eye: cnn or
+glimpses. riddle: a
 number, several joined by "+", a family of `perception.data.oddity` or all. objective: binary (the
 decision neuron), softmax, or auto (binary for the saccadic network, softmax for OReN). initial:
 saccades before the evaluation. resolution: pixels of a frame's side. learning: bptt or
@@ -24,8 +25,8 @@ from ml_collections import ConfigDict
 from perception.tasks.oddity_run import DataConfig, ModelConfig
 
 DEFAULTS = {
-    "network": "snu", "riddle": "all", "without": "", "size": "small", "objective": "auto",
-    "initial": 6, "train": 0, "steps": 0, "batch": 32, "seed": 0,
+    "network": "snu", "eye": "cnn", "riddle": "all", "without": "", "size": "small",
+    "objective": "auto", "initial": 6, "train": 0, "steps": 0, "batch": 32, "seed": 0,
     "resolution": 0, "learning": "bptt",
 }  # fmt: skip
 
@@ -55,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
         held_out = 640 if single else 18_000
         data.update(validation=held_out, test=held_out)
     data["resolution"] = own["resolution"] or (100 if published else 48)
-    model = dataclasses.asdict(ModelConfig(own["network"], initial=own["initial"]))
+    model = dataclasses.asdict(ModelConfig(own["network"], own["eye"], initial=own["initial"]))
     if not published:
         model.update(channels=(16, 32, 32, 32))
     objective = "softmax" if own["network"] == "oren" else "binary"

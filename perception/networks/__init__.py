@@ -9,7 +9,7 @@ network.apply(params, inputs, key) -> logits  [N, outputs]; key: of dropout, Non
 """
 
 from perception.networks.abstractor import Abstractor
-from perception.networks.eyes import FrameEncoder
+from perception.networks.eyes import FrameEncoder, GlimpseEye
 from perception.networks.oren import Oren
 from perception.networks.relational import CoRelNet, Esbn
 from perception.networks.saccadic import Saccadic
@@ -24,6 +24,7 @@ __all__ = [
     "Esbn",
     "FrameEncoder",
     "GapTransformer",
+    "GlimpseEye",
     "Oren",
     "ResNet",
     "Saccadic",

@@ -6,7 +6,7 @@
     eye.param_specs() -> specs
     eye.apply(params, inputs) -> [B, F, D]
 
-Dimensions: B problems, F frames, H rows, D width.
+Dimensions: B problems, F frames, H rows, D width, T fixations of a frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from perception.networks import layers
+from perception.networks import layers, stem
 from perception.networks.layers import Params, Specs
 
 
@@ -71,3 +71,44 @@ class FrameEncoder:
             x = jax.nn.relu(layers.group_norm(params[f"norm_{i}"], x, self.groups))
         x = layers.dense(params["down"], x.reshape(len(x), -1))
         return layers.layer_norm(params["norm"], x).reshape(*images.shape[:2], self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlimpseEye:
+    """Glimpses of a frame (`perception.frontend`), read one by one and averaged.
+
+    Attributes:
+      glimpses: shape (T, K, g, g) of the contents.
+      stem: encoders of content and location. Without context norm by default, which would make
+        places relative to the frame's own.
+      width: D.
+      hidden: units that join content and place.
+    """
+
+    glimpses: tuple[int, int, int, int]
+    stem: stem.StemConfig = stem.StemConfig(norm="none", standardise=False)
+    width: int = 64
+    hidden: int = 128
+
+    inputs = ("content", "location")
+
+    def param_specs(self) -> Specs:
+        """Parameters."""
+        return {
+            "stem": stem.specs(self.stem, self.glimpses),
+            "up": layers.dense_specs(self.stem.width + self.stem.place, self.hidden),
+            "down": layers.dense_specs(self.hidden, self.width),
+            "norm": layers.norm_specs(self.width),
+        }
+
+    def apply(self, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        """Codes [B, F, D] of "content" [B, F, T, K, g, g] and "location" [B, F, T, 2]."""
+        frames = inputs["content"].shape[:2]
+        flat = {
+            name: inputs[name].astype(jnp.float32).reshape(-1, *inputs[name].shape[2:])
+            for name in self.inputs
+        }
+        joined = jnp.concatenate(stem.apply(params["stem"], self.stem, flat), axis=-1)
+        x = jax.nn.relu(layers.dense(params["up"], joined)).mean(axis=1)
+        x = layers.layer_norm(params["norm"], layers.dense(params["down"], x))
+        return x.reshape(*frames, self.width)

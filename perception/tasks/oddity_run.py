@@ -23,12 +23,16 @@ from core.task import PyTree, TrainConfig
 from perception import saccades
 from perception.data import image_set
 from perception.data.oddity import FAMILIES, NAMES, Oddity, riddle_numbers
-from perception.networks.eyes import FrameEncoder
+from perception.frontend import FrontEndConfig
+from perception.networks.eyes import FrameEncoder, GlimpseEye
 from perception.networks.oren import Oren
 from perception.networks.saccadic import Saccadic
+from perception.tasks.glimpse_sets import GlimpseSet
+from perception.tasks.image_sets import Reader
 from perception.tasks.oddity import OddityTask, OnlineOddityTask
 
 NETWORKS = ("snu", "ssnu", "snu_feedforward", "lstm", "gru", "rwkv", "oren")
+EYES = ("cnn", "glimpses")
 LEARNING = {"bptt": OddityTask, "ostl": OnlineOddityTask}
 
 
@@ -66,13 +70,16 @@ class ModelConfig:
 
     Attributes:
       network: one of `NETWORKS`: the cell of the saccadic network, or "oren".
-      channels, width: of the frame encoder.
+      eye: "cnn", or "glimpses": see `networks.eyes`.
+      channels: of the CNN.
+      width: of a frame's code.
       size, depth: units and number of the recurrent layers.
       initial, evaluation: saccades S_I and S_E.
       relation, decision, dropout: of OReN.
     """
 
     network: str = "snu"
+    eye: str = "cnn"
     channels: tuple[int, ...] = (32, 32, 32, 32)
     width: int = 64
     size: int = 128
@@ -86,6 +93,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise ValueError(f"network must be one of {NETWORKS}, got {self.network!r}")
+        if self.eye not in EYES:
+            raise ValueError(f"eye must be one of {EYES}, got {self.eye!r}")
         saccades.check(self.initial, self.evaluation)
 
 
@@ -96,6 +105,7 @@ class RunConfig:
     Attributes:
       task: "oddity".
       data, train, model, optimizer: see there.
+      frontend: how the eye "glimpses" looks at a frame.
       objective: see `tasks.oddity`.
       learning: "bptt", or "ostl": the recurrent layers learn online, see `CellReader.online`.
     """
@@ -106,6 +116,7 @@ class RunConfig:
     objective: str = "binary"
     learning: str = "bptt"
     model: ModelConfig = ModelConfig()
+    frontend: FrontEndConfig = FrontEndConfig()
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
 
     def __post_init__(self) -> None:
@@ -125,9 +136,11 @@ def parse_riddles(text: str) -> tuple[int, ...]:
     return riddle_numbers(text)
 
 
-def build_network(cfg: ModelConfig, resolution: int) -> Any:
-    """The network for frames of `resolution` pixels."""
-    eye = FrameEncoder(resolution, cfg.channels, cfg.width)
+def build_network(cfg: ModelConfig, resolution: int, frontend: FrontEndConfig | None = None) -> Any:
+    """The network for frames of `resolution` pixels; the eye "glimpses" looks by `frontend`."""
+    eye: Any = FrameEncoder(resolution, cfg.channels, cfg.width)
+    if cfg.eye == "glimpses":
+        eye = GlimpseEye((frontend or FrontEndConfig()).content_shape(1), width=cfg.width)
     if cfg.network == "oren":
         return Oren(eye, cfg.relation, cfg.decision, cfg.dropout)
     inputs = cfg.width + saccades.FRAMES
@@ -143,23 +156,50 @@ def build_network(cfg: ModelConfig, resolution: int) -> Any:
     return Saccadic(eye, reader, cfg.evaluation)
 
 
-def open_source(
+class FrameGlimpses(Source):
+    """Glimpses of the frames of riddles, taken once: "content", "location", "label", "riddle"."""
+
+    def __init__(self, images: Oddity, cfg: FrontEndConfig, reader: Reader):
+        """Args: images: the riddles; cfg: how they are looked at; reader: their order."""
+        self._images, self._reader = images, reader
+        self._glimpses = GlimpseSet(images, cfg, reader)
+
+    def __len__(self) -> int:
+        return len(self._glimpses)
+
+    def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source.get`."""
+        rows, _ = self._reader(indices)
+        return {**self._glimpses.get(indices), "riddle": self._images.rows(rows)["riddle"]}
+
+
+def open_images(
     cfg: RunConfig, split: str, size: int, riddles: tuple[int, ...] | None = None
-) -> Source:
-    """Problems of one split with their saccades; by default of the riddles of training."""
+) -> Oddity:
+    """Riddles of one split; by default of the kinds that are trained on."""
     data = cfg.data
     if riddles is None:
         held_out = parse_riddles(data.without) if data.without else ()
         riddles = tuple(r for r in parse_riddles(data.riddle) if r not in held_out)
         if not riddles:
             raise ValueError(f"no riddle is left of {data.riddle!r} without {data.without!r}")
-    images = Oddity(
+    return Oddity(
         riddles, split, size, data.seed, resolution=data.resolution, contrast=data.contrast,
         cache_dir=image_set.default_cache_dir(), workers=data.workers,
     )  # fmt: skip
+
+
+def open_source(
+    cfg: RunConfig, split: str, size: int, riddles: tuple[int, ...] | None = None
+) -> Source:
+    """What the eye sees of the riddles of `open_images`, with the saccades."""
+    frames: Source = open_images(cfg, split, size, riddles)
     # Held-out problems are seen in the same orders whatever the seed of the training.
     seed = cfg.train.seed if split == "train" else 0
-    return saccades.WithSaccades(images, cfg.model.initial, cfg.model.evaluation, seed)
+    if cfg.model.eye == "glimpses":
+        reader = Reader(size, split == "train", False, seed)
+        frames = FrameGlimpses(frames, cfg.frontend, reader)  # type: ignore[arg-type]
+    return saccades.WithSaccades(frames, cfg.model.initial, cfg.model.evaluation, seed)
 
 
 def build_config(values: Any) -> RunConfig:
@@ -174,7 +214,7 @@ def make_trainer(
     data = cfg.data
     train = open_source(cfg, "train", data.train)
     held_out = open_source(cfg, "validation", data.validation) if data.validation else None
-    network = build_network(cfg.model, data.resolution)
+    network = build_network(cfg.model, data.resolution, cfg.frontend)
     task = LEARNING[cfg.learning](network, cfg.objective, held_out, data.eval_batch_size)
     return Trainer(
         task,
@@ -237,6 +277,7 @@ def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
     }
     report = {
         "network": cfg.model.network,
+        "eye": cfg.model.eye,
         "objective": cfg.objective,
         "learning": cfg.learning,
         "riddle": data.riddle,

@@ -149,7 +149,7 @@ def test_saccadic_network_is_the_plain_recurrence(cell):
 
 @pytest.mark.parametrize("network", oddity_run.NETWORKS)
 def test_every_network_has_gradients(network):
-    cfg = oddity_run.ModelConfig(network, (4, 8), 8, 64, 2, relation=(8,), decision=(8,))
+    cfg = oddity_run.ModelConfig(network, "cnn", (4, 8), 8, 64, 2, relation=(8,), decision=(8,))
     net = oddity_run.build_network(cfg, 16)
     task = OddityTask(net, "softmax" if network == "oren" else "binary")
     params = drawn(net.param_specs())
@@ -321,6 +321,26 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
         oddity_report.find_runs(f"{tmp_path}/none*")
 
 
+def test_glimpses_as_the_eye(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = configured("riddle=44,eye=glimpses,network=gru,train=8,resolution=32")
+    config.frontend = {"fixation": {"count": 3}}
+    cfg = oddity_run.build_config(config)
+    source = oddity_run.open_source(cfg, "train", 8)
+    batch = source.get(np.arange(8, 12))
+    assert batch["content"].shape[:3] == (4, 6, 3) and (batch["riddle"] == 44).all()
+    net = oddity_run.build_network(cfg.model, 32, cfg.frontend)
+    params = drawn(net.param_specs())
+    codes = net.eye.apply(params["eye"], batch)
+    assert codes.shape == (4, 6, 64)
+    # A frame's code is that of its glimpses, whatever the order of the riddles and frames.
+    backwards = {n: np.asarray(batch[n])[::-1, ::-1] for n in net.eye.inputs}
+    again = net.eye.apply(params["eye"], backwards)
+    np.testing.assert_allclose(again[::-1, ::-1], codes, rtol=1e-3, atol=1e-3)
+    scores = net.apply(params, batch)
+    assert scores.shape == (4, 6) and np.isfinite(scores).all()
+
+
 @pytest.mark.parametrize(
     ("arg", "message"),
     (
@@ -331,6 +351,7 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
         ("size=large", "small or published"),
         ("eyes=2", "unknown argument 'eyes'"),
         ("initial=-1", "at least 0"),
+        ("eye=ear", "eye must be one of"),
         ("learning=hebb", "learning must be one of"),
     ),
 )
