@@ -113,7 +113,7 @@ def by_initial(
     params: PyTree,
     codes: jax.Array,
     labels: np.ndarray,
-    counts: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 9, 12),
+    counts: tuple[int, ...] = (0, 1, 3, 6, 12),
 ) -> dict[int, float]:
     """Accuracy of a trained saccadic network with other numbers S_I of initial saccades."""
 
