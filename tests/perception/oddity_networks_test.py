@@ -14,7 +14,7 @@ from core import config as config_lib
 from core import params as params_lib
 from perception import oddity_play, oddity_report, saccades
 from perception import train as train_program
-from perception.networks import FrameEncoder, Oren, Saccadic
+from perception.networks import FrameEncoder, Oren, Saccadic, layers
 from perception.snn_cells import CellReader
 from perception.tasks import oddity_mechanism, oddity_run
 from perception.tasks.oddity import OddityTask, OnlineOddityTask
@@ -179,6 +179,16 @@ def test_sizes_of_the_specification():
     relations = 128 * 256 + 256 + 2 * (256 * 256 + 256)
     assert count("oren") == eye + relations + (256 * 256 + 256) + 257
     assert count("snu") < count("oren")
+
+
+def test_group_norm_by_hand():
+    x = np.random.default_rng(0).normal(2.0, 3.0, (2, 3, 3, 4))
+    weight, bias = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 0.0, -1.0])
+    found = layers.group_norm({"weight": weight, "bias": bias}, jnp.asarray(x), 2, eps=0.1)
+    for n, c in itertools.product(range(2), range(4)):
+        group = x[n, :, :, c // 2 * 2 : c // 2 * 2 + 2]
+        exact = (x[n, :, :, c] - group.mean()) / np.sqrt(group.var() + 0.1)
+        np.testing.assert_allclose(found[n, :, :, c], exact * weight[c] + bias[c], atol=1e-5)
 
 
 def test_frame_codes_do_not_depend_on_the_company():
