@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public data sets in the schema of this package; found as `core.datasets` says.
 
-With single annotators: convabuse (8), multipico (506), clarin_emotions (3,175), and any table by
+With single annotators: convabuse (8), multipico (506), clarin_emotions (3,169), and any table by
 `load_table`. As votes, shares or majorities only: davidson_hate, unhealthy_comments, goemotions,
 tweeteval, pang_lee. Texts of several fields are joined by a line end.
 """
@@ -145,7 +145,8 @@ def load_table(
       duplicates: see `build`.
 
     Raises:
-      DataError: a column is absent, or a label is unknown.
+      DataError: a column is absent, an annotator is not named, a label is unknown, or an id stands
+        for two texts.
     """
     if unknown not in ("error", "missing"):
         raise ValueError(f"unknown must be 'error' or 'missing', got {unknown!r}")
@@ -157,7 +158,10 @@ def load_table(
         if absent := [column for column in wanted if column not in row]:
             raise DataError(f"{file}, row {number}: no column {absent[0]!r}; found {sorted(row)}")
         identity = str(row[text_id]) if text_id else text_identity({"text": str(row[text])})
-        texts[identity] = str(row[text])
+        if texts.setdefault(identity, str(row[text])) != str(row[text]):
+            raise DataError(f"{file}, row {number}: {identity!r} stands for another text already")
+        if row[annotator] is None or not str(row[annotator]).strip():
+            raise DataError(f"{file}, row {number}: nobody is named in column {annotator!r}")
         labels = [_class_of(task, row[task.name], unknown, number) for task in kinds]
         rows.append((identity, str(row[annotator]), labels))
     return build(name, kinds, texts, rows, duplicates=duplicates)

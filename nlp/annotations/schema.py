@@ -82,7 +82,7 @@ class AnnotationSet:
 
     def __post_init__(self) -> None:
         for key, kind in (("text", np.int32), ("annotator", np.int32), ("labels", np.int16)):
-            object.__setattr__(self, key, np.ascontiguousarray(getattr(self, key), kind))
+            object.__setattr__(self, key, _narrowed(self.name, key, getattr(self, key), kind))
         _check(self)
 
     def __len__(self) -> int:
@@ -126,6 +126,17 @@ class AnnotationSet:
             annotator=self.annotator[kept],
             labels=labels[kept],
         )
+
+
+def _narrowed(name: str, key: str, table: np.ndarray, kind: type) -> np.ndarray:
+    """A table of whole numbers as `kind`; a cast alone would make classes of NaN and fractions."""
+    given = np.asarray(table)
+    if given.dtype.kind not in "iub":
+        raise DataError(f"{name}: {key} must be whole numbers, got {given.dtype}")
+    limits = np.iinfo(kind)
+    if given.size and (given.min() < limits.min or given.max() > limits.max):
+        raise DataError(f"{name}: {key} must be in {limits.min} ... {limits.max}")
+    return np.ascontiguousarray(given, kind)
 
 
 def _check(data: AnnotationSet) -> None:
@@ -216,7 +227,7 @@ def build(
         tuple(tasks),
         where[:, 0],
         where[:, 1],
-        np.asarray(answers, np.int16).reshape(-1, len(tasks)),
+        (np.asarray(answers) if answers else np.zeros(0, np.int16)).reshape(-1, len(tasks)),
         of_texts(groups),
         of_texts(splits),
     )

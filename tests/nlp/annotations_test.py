@@ -91,6 +91,24 @@ def test_bad_tasks_and_tables():
         three_by_three().with_tasks(["y"])
 
 
+@pytest.mark.parametrize("label", [np.nan, 0.5, 70_000, None])
+def test_labels_are_never_cast(label):
+    with pytest.raises(DataError, match="labels must be"):
+        build("d", [Task("t")], {"a": "text"}, [("a", "x", [label]), ("a", "y", [1])])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [("1,x,me,low\n1,other,you,low\n", "'1' stands for another text"),
+     ("1,x,me,low\n2,y, ,low\n", "row 2: nobody is named")],
+)  # fmt: skip
+def test_tables_that_contradict_themselves(tmp_path, rows, message):
+    (tmp_path / "a.csv").write_text("id,text,who,mood\n" + rows)
+    options = dict(tasks={"mood": ("low", "high")}, annotator="who", text_id="id")
+    with pytest.raises(DataError, match=message):
+        annotations.load_table(tmp_path, "a.csv", **options)
+
+
 def test_table_loader(tmp_path):
     (tmp_path / "a.csv").write_text("text,who,mood\nx,1,low\ny,1,\ny,2,odd\n")
     options = dict(tasks={"mood": ("low", "high")}, annotator="who")
