@@ -44,8 +44,12 @@ for _name, _help in (
 ):
     flags.DEFINE_string(_name, "", _help, flag_values=_FLAGS)
 flags.DEFINE_list("tasks", [], "Names of the tasks of a new project.", flag_values=_FLAGS)
-flags.DEFINE_integer("ask", 0, "Decide on so many further texts.", flag_values=_FLAGS)
-flags.DEFINE_integer("per_question", 1, "Answers that a question needs.", flag_values=_FLAGS)
+flags.DEFINE_integer(
+    "ask", 0, "Decide on so many further texts.", lower_bound=0, flag_values=_FLAGS
+)
+flags.DEFINE_integer(
+    "per_question", 1, "Answers that a question needs.", lower_bound=1, flag_values=_FLAGS
+)
 flags.DEFINE_bool("clean", False, "Leave out texts that make no sense.", flag_values=_FLAGS)
 flags.DEFINE_bool("status", False, "Print numbers of the project.", flag_values=_FLAGS)
 

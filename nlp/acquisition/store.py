@@ -37,6 +37,7 @@ CREATE TABLE skipped (text INTEGER NOT NULL, task INTEGER NOT NULL, round INTEGE
   probability REAL, PRIMARY KEY (text, task));
 """
 REASONS = ("start", "relevant", "audit")
+_SHOWN = 12  # characters of a column's name in messages
 
 
 class Question(NamedTuple):
@@ -253,14 +254,19 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> list[dict
         with open(path, encoding="utf-8-sig", newline="") as file:
             csv.field_size_limit(2**27)
             reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or ())
             rows = list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
-    lacking = [c for c in columns if c not in (reader.fieldnames or ())]
+    lacking = [c for c in columns if c not in header]
     if lacking:
-        raise DataError(f"{path}: no column {lacking[0]!r}; found {reader.fieldnames}")
+        # Without a header the first row is a text, and texts are never shown: only its beginnings.
+        found = [name[:_SHOWN] for name in header]
+        raise DataError(f"{path}: no column {lacking[0]!r} in the first row, which begins {found}")
+    if len(set(header)) != len(header):
+        raise DataError(f"{path}: two columns have the same name")
     if any(None in row or None in row.values() for row in rows):
-        raise DataError(f"{path}: rows must have {len(reader.fieldnames or ())} cells")
+        raise DataError(f"{path}: rows must have {len(header)} cells")
     return rows
 
 

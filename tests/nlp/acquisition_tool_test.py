@@ -200,6 +200,16 @@ def test_bad_csv_files(tmp_path):
     path.write_text("id,words\n1,a\n")
     with pytest.raises(DataError, match="no column 'text'"):
         store.read_rows(path, ("text",))
+    path.write_text("1,a secret text that nobody should see\n")
+    with pytest.raises(DataError, match="no column 'text'") as error:
+        store.read_rows(path, ("text",))
+    assert "nobody should see" not in str(error.value)
+    path.write_text("")
+    with pytest.raises(DataError, match="no column 'text'"):
+        store.read_rows(path, ("text",))
+    path.write_text("id,text,text\n1,a,b\n")
+    with pytest.raises(DataError, match="same name"):
+        store.read_rows(path, ("text",))
     path.write_text("id,text\n1,a,b\n")
     with pytest.raises(DataError, match="must have 2 cells"):
         store.read_rows(path, ("text",))
