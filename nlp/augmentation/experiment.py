@@ -49,7 +49,8 @@ class Augment:
 
     Attributes:
       data: a set of `annotations.load_text_labels` with one label for each text. folder: where.
-      train, validation, test: texts of each part, drawn by the seed with equal shares of labels.
+      train, validation, test: texts of each part, drawn by the seed; together they have the
+        shares of labels of the set, each part up to chance.
       seed: of the parts.
       generator: "small", trained here on the training part, or "model".
       small: see `Small`. model: any endpoint or RWKV, see `nlp.evaluation.config.Model`.
@@ -90,7 +91,7 @@ def load(cfg: Augment) -> tuple[list[Source], dict[str, Part], tuple[str, ...]]:
         raise ValueError(f"{cfg.data}: every text must have exactly one label")
     gold = positive.argmax(axis=1)
     rng = np.random.default_rng(cfg.seed)
-    # Stratified: sorted by label, texts are dealt out so that each part has its share of labels.
+    # Texts sorted by label and taken at equal distances keep the shares of labels.
     order = rng.permutation(len(data))
     order = order[np.argsort(gold[order], kind="stable")]
     wanted = {"train": cfg.train, "validation": cfg.validation, "test": cfg.test}

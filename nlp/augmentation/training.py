@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What generated texts are worth: classifiers on original, synthetic and joined texts.
 
-All combinations are trained at once, as members of one `HeadsTask`: one binary head for each class,
-texts weighted by 1 / share of their class. "small" is linear, "large" has a hidden layer. A seed
-has its own initial values and order, and draws its own texts where the training part is larger than
-asked for.
+Combinations are trained at once, as members of one `HeadsTask`: one binary head for each class,
+texts weighted by 1 / share of their class. The original texts alone are trained apart, so that the
+vocabulary of a fitted encoder knows no synthetic text where none is learned from. A seed has its
+own initial values and order; the texts are the same for all seeds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Student:
 
     Attributes:
       name: in tables.
-      encoder: of the texts; a fitted one sees original and synthetic training texts.
+      encoder: of the texts; a fitted one sees the training texts: for "original" those alone,
+        for all other combinations original and synthetic ones.
       hidden: units between vectors and classes; 0 is linear.
     """
 
@@ -110,24 +111,45 @@ def compare(
       [{student, combination, seed, texts, "<part>_f1", "<part>_accuracy", latency_ms}].
     """
     names, weights = combine(train_part, len(labels))
-    targets = np.eye(len(labels))[train_part.labels][None]
+    own = np.flatnonzero(np.array(train_part.kinds or ("",) * len(train_part.texts)) == "")
+    original = Part(tuple(train_part.texts[i] for i in own), train_part.labels[own])
     table = []
     for student in how.students:
-        vectors, latency = _encode(student, train_part, held)
-        heads = dataclasses.replace(how.heads, hidden=student.hidden)
-        for seed in range(how.seeds):
-            task = HeadsTask(heads, vectors["train"], targets, weights)
-            params = train(task, seed)
-            rows = [
-                {"student": student.name, "combination": name, "seed": seed,
-                 "texts": int((w > 0).sum()), "latency_ms": latency}
-                for name, w in zip(names, weights, strict=True)
-            ]  # fmt: skip
-            for part, gold in held.items():
-                found = probabilities(task, params, vectors[part]).argmax(axis=2)
-                for row, said in zip(rows, found, strict=True):
-                    row |= _scores(part, gold.labels, said, labels)
-            table += rows
+        table += _train_members(
+            student, original, ["original"], weights[:1, own], held, labels, how
+        )
+        if names[1:]:
+            table += _train_members(student, train_part, names[1:], weights[1:], held, labels, how)
+    return table
+
+
+def _train_members(
+    student: Student,
+    part: Part,
+    names: Sequence[str],
+    weights: np.ndarray,
+    held: Mapping[str, Part],
+    labels: Sequence[str],
+    how: Training,
+) -> list[dict]:
+    """Rows of the combinations `names`, whose weights of the texts of `part` are [M, n]."""
+    targets = np.eye(len(labels))[part.labels][None]
+    vectors, latency = _encode(student, part, held)
+    heads = dataclasses.replace(how.heads, hidden=student.hidden)
+    table = []
+    for seed in range(how.seeds):
+        task = HeadsTask(heads, vectors["train"], targets, weights)
+        params = train(task, seed)
+        rows = [
+            {"student": student.name, "combination": name, "seed": seed,
+             "texts": int((w > 0).sum()), "latency_ms": latency}
+            for name, w in zip(names, weights, strict=True)
+        ]  # fmt: skip
+        for held_name, gold in held.items():
+            found = probabilities(task, params, vectors[held_name]).argmax(axis=2)
+            for row, said in zip(rows, found, strict=True):
+                row |= _scores(held_name, gold.labels, said, labels)
+        table += rows
     return table
 
 

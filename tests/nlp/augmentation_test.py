@@ -201,6 +201,23 @@ def test_weights_of_combinations():
         assert row.sum() == pytest.approx((row > 0).sum())
 
 
+def test_original_texts_are_encoded_without_the_synthetic_ones(monkeypatch):
+    part = training.Part(tuple("abcd"), np.array([0, 1, 0, 1]), ("", "", "para", "para"))
+    fitted = []
+
+    def encode(texts, how, train):
+        fitted.append([texts[i] for i in train])
+        return np.eye(len(texts), 6, dtype=np.float32)
+
+    monkeypatch.setattr(training, "encode", encode)
+    how = training.Training(1, heads=training.Heads(epochs=1))
+    held = {"test": training.Part(("e", "f"), np.array([0, 1]))}
+    table = training.compare(part, held, ("x", "y"), how)
+    assert fitted == [["a", "b"], ["a", "b", "c", "d"]]
+    assert [row["combination"] for row in table] == ["original", "+ para", "para alone"]
+    assert [row["texts"] for row in table] == [2, 4, 2]
+
+
 def test_gains_in_points_and_normalised():
     rows = [
         {"student": "s", "combination": c, "seed": i, "test_f1": f, "validation_f1": 1 - f}
