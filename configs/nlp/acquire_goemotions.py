@@ -3,7 +3,7 @@
 
 python -m nlp.acquire --config=configs/nlp/acquire_goemotions.py --workdir=runs/a_goemotions
 
-Results: docs/acquisition.md.
+Takes minutes; no results are kept in the documentation.
 """
 
 from ml_collections import ConfigDict
