@@ -308,6 +308,8 @@ def framewise_loss(
     """
     batch, time = encoded.shape[:2]
     check_targets(labels, frames, counts, (batch, time, predicted.shape[1]))
+    vocabulary = jax.eval_shape(joint, params, encoded[:, :1], predicted).shape[-1]
+    check_labels(labels, counts, vocabulary, blank)
     if block < 1:
         raise ValueError(f"block must be at least 1, got {block}")
     blocks = -(-time // block)

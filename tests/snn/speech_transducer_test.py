@@ -267,3 +267,19 @@ def test_bad_targets_are_named():
         call(labels, FRAMES, COUNTS, blank=5)
     with pytest.raises(ValueError, match="expected labels"):
         call(labels[0], FRAMES, COUNTS)
+
+
+def test_bad_targets_of_the_framewise_joint_are_named():
+    """As without it: an index out of range would give a wrong gradient, not an error."""
+    args = (jnp.zeros((ROWS, TIME, 6)), jnp.zeros((ROWS, LABELS + 1, 6)))
+    params = {"w": jnp.zeros((6, VOCABULARY)), "b": jnp.zeros(VOCABULARY)}
+    labels = random_batch()[1]
+    call = lambda labels, **kw: transducer.framewise_loss(
+        joint, params, *args, labels, FRAMES, COUNTS, **kw
+    )
+    with pytest.raises(ValueError, match="blank must be in 0 ... 4, got -1"):
+        call(labels, blank=-1)
+    with pytest.raises(ValueError, match="label 9 in row 0, position 1"):
+        call(np.array([[1, 9, 1]] * ROWS))
+    with pytest.raises(ValueError, match="block must be at least 1"):
+        call(labels, block=0)
