@@ -5,6 +5,7 @@ Multiplications of one step of n units with m inputs (arXiv 2110.02743 compares 
 
     LSTM 4 n (m + n) + 3 n     GRU 3 n (m + n) + 3 n     SNU n (m + n) + 2 n
     SNU with threshold modulation 2 n (m + n) + 5 n, with output modulation 2 n (m + n) + 3 n
+    adaptive SNU n (m + n) + 5 n    LIF n (m + n) + 3 n    ALIF n (m + n) + 5 n    LRU 2 n m + 6 n
 
 and n m instead of n (m + n) without connections among the units. That is the dense count. The
 event-driven count leaves out products with a zero, and with a one, which is an addition: a matrix
@@ -36,8 +37,13 @@ _ELEMENTWISE: dict[type[Any], int] = {
     cells.Lstm: 3,
     cells.Gru: 3,
     cells.Snu: 2,
+    cells.LateralSnu: 2,
+    cells.AdaptiveSnu: 5,
     cells.ThresholdModulated: 5,
     cells.OutputModulated: 3,
+    cells.Lif: 3,
+    cells.Alif: 5,
+    cells.Lru: 6,
 }
 
 
@@ -75,7 +81,7 @@ def step_cost(
     """(dense, event-driven) multiplications of one step of a cell.
 
     Args:
-      cell: LSTM, GRU, or a unit of the SNU family.
+      cell: any of `snn.tasks.networks.CELLS`.
       inputs: kind of its inputs, see `signal_kind`.
       input_rate, rate: spikes a step of an input, and of a unit of the cell itself.
 

@@ -50,7 +50,7 @@ def utterance(recogniser: Recogniser, samples: np.ndarray, item: Item, path: Pat
         _activity(
             figure,
             axis,
-            np.asarray(states["y"])[: int(steps[0]), 0],
+            np.asarray(cell.output(states))[: int(steps[0]), 0],
             cell,
             name.replace("_", " "),
             cfg.seconds_per_step,

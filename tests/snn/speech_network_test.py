@@ -18,6 +18,8 @@ from snn.speech.network import Transducer, TransducerConfig
 from snn.speech.recogniser import Recogniser, Stream
 from snn.speech.tokenizer import Tokenizer
 from snn.tasks import transducer_run
+from snn.tasks.networks import CELLS as CELL_BUILDERS
+from snn.tasks.networks import NetworkConfig
 from tests.snn import speech_oracle
 
 CELLS = ("lstm", "threshold_ssnu", "output_snu")
@@ -232,8 +234,16 @@ def test_spikes_save_multiplications():
     gated = cells.OutputModulated(5, 7, recurrent=True, fire="step")
     assert accounting.signal_kind(gated) == "gated"
     assert accounting.step_cost(gated, "gated", 0.25, 0.5)[1] == 2 * 7 * (5 / 4 + 7 / 2) + 21
-    with pytest.raises(NotImplementedError, match="no operation count of Lif"):
-        accounting.step_cost(cells.Lif(5, 7))
+    with pytest.raises(NotImplementedError, match="no operation count of Dense"):
+        accounting.step_cost(cells.Dense(5, 7))
+
+
+def test_every_cell_has_a_cost():
+    """A run reports it when the training is over: too late to learn that there is none."""
+    cfg = NetworkConfig(recurrent=False)
+    for name, build in CELL_BUILDERS.items():
+        dense, _ = accounting.step_cost(build(5, 7, cfg))
+        assert dense >= 7 * 5, name
 
 
 def test_the_account_holds_every_parameter():
