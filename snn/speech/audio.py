@@ -7,6 +7,7 @@ Files are read by libsndfile (WAV, FLAC, OGG, MP3), rates are changed by soxr (e
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -15,6 +16,12 @@ import numpy as np
 FULL_SCALE = 32768.0  # features are defined on samples in the range of 16-bit integers
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
 BLOCK_SECONDS = 10.0
+# First bytes of files that somebody may send to a pipe of raw samples.
+_HEADERS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
+# libsndfile's remark on a WAV file whose data are shorter than its header says. Programs that
+# write to a pipe cannot know the length and put the largest number there.
+_CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_LENGTH = 0x7FFFFFFF
 
 
 class AudioError(ValueError):
@@ -73,6 +80,9 @@ def stream(
     sf = _library("soundfile")
     with _open(source, where) as file:
         check_rate(file.samplerate, where)
+        cut = _CUT_WAV.search(file.extra_info)
+        if cut and int(cut[2]) < int(cut[1]) < _UNKNOWN_LENGTH:
+            raise AudioError(f"{where}: cut short, {cut[2]} bytes of sound of {cut[1]}")
         begin = round(start * file.samplerate)
         if file.frames <= begin:
             raise AudioError(
@@ -124,14 +134,23 @@ def pipe(file: IO[bytes], source_rate: int, rate: int, seconds: float = 0.1) -> 
       file: binary stream, e.g. sys.stdin.buffer.
       source_rate, rate: samples a second of the stream and of the result.
       seconds: length of a piece.
+
+    Raises:
+      AudioError: no sound at all, or a sound file with a header.
     """
     check_rate(source_rate, "the pipe")
     change = None
     if source_rate != rate:
         change = _library("soxr").ResampleStream(source_rate, rate, 1, dtype="float32")
     size = 2 * max(1, round(seconds * source_rate))
+    first = True
     while True:
         data = file.read(size)
+        if first and len(data) < 2:
+            raise AudioError("the pipe: no sound")
+        if first and data.startswith(_HEADERS):
+            raise AudioError("the pipe: expected raw PCM, got a sound file; give its name instead")
+        first = False
         last = len(data) < size
         samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32)
         if change is not None:

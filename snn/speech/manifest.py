@@ -27,6 +27,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "offset": (int, float),
     "words": (list,),
 }
+_ENDLESS = 1e9  # seconds
 
 
 class ManifestError(ValueError):
@@ -67,7 +68,7 @@ def parse_line(line: str, folder: Path, where: str) -> Item:
     """
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: not JSON ({error}): {line[:80]!r}") from error
     if not isinstance(values, dict):
         raise ManifestError(f"{where}: expected an object, got {line[:80]!r}")
@@ -81,11 +82,11 @@ def parse_line(line: str, folder: Path, where: str) -> Item:
     for key in ("text", "duration"):
         if key not in values:
             raise ManifestError(f"{where}: lacks {key!r}")
-    # JSON of Python knows NaN and Infinity, which no comparison accepts.
-    if not 0 < values["duration"] < float("inf") or not 0 <= values.get("offset", 0):
+    # JSON of Python knows NaN and Infinity, and integers of any size.
+    if not (0 < values["duration"] < _ENDLESS and 0 <= values.get("offset", 0) < _ENDLESS):
         raise ManifestError(
-            f"{where}: expected duration > 0 and offset >= 0, got {values['duration']!r} and"
-            f" {values.get('offset', 0)!r}"
+            f"{where}: expected duration > 0 and offset >= 0, finite, got {values['duration']!r}"
+            f" and {values.get('offset', 0)!r}"
         )
     return Item(
         path=folder / (values["audio"] if "audio" in values else values["features"]),
@@ -106,6 +107,13 @@ def _words(values: list[Any], where: str) -> tuple[tuple[str, float, float], ...
         raise ManifestError(f"{where}: words must be [word, start, end], got {values!r}") from error
 
 
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{where}: not UTF-8 ({error.reason}): {raw[:80]!r}") from error
+
+
 def read(path: str | os.PathLike[str], skip_bad: bool = False) -> tuple[list[Item], list[str]]:
     """(items, complaints about lines that were left out) of a manifest; blank lines are no lines.
 
@@ -118,12 +126,13 @@ def read(path: str | os.PathLike[str], skip_bad: bool = False) -> tuple[list[Ite
         raise FileNotFoundError(f"no manifest {path}")
     items: list[Item] = []
     complaints: list[str] = []
-    with open(path, encoding="utf-8", errors="replace") as f:
-        for number, line in enumerate(f, 1):
-            if not line.strip():
+    with open(path, "rb") as f:
+        for number, raw in enumerate(f, 1):
+            if not raw.strip():
                 continue
+            where = f"{path}, line {number}"
             try:
-                items.append(parse_line(line, path.parent, f"{path}, line {number}"))
+                items.append(parse_line(_decoded(raw, where), path.parent, where))
             except ManifestError as error:
                 if not skip_bad:
                     raise

@@ -152,13 +152,14 @@ def _sentencepiece() -> Any:
     return sentencepiece
 
 
-def build(kind: str, texts: Sequence[str], size: int = 0) -> Tokenizer:
+def build(kind: str, texts: Sequence[str], size: int = 0, further: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer of training transcripts.
 
     Args:
       kind: one of `KINDS`.
       texts: transcripts.
       size: number of subwords.
+      further: transcripts of other parts, whose words the lexicon of phones holds as well.
 
     Raises:
       ValueError: no text, or too little of it for so many subwords.
@@ -172,8 +173,11 @@ def build(kind: str, texts: Sequence[str], size: int = 0) -> Tokenizer:
     if kind == "words":
         return Tokenizer(kind, tuple(words))
     if kind == "phones":
-        lexicon = read_cmudict(words)
-        return Tokenizer(kind, tuple(sorted({p for ps in lexicon.values() for p in ps})), lexicon)
+        lexicon = read_cmudict({*words, *(w for t in further for w in t.split())})
+        spoken = [lexicon[w.upper()] for w in words if w.upper() in lexicon]
+        if not spoken:
+            raise TokenError(f"no pronunciation of {words[:10]} in the CMU dictionary")
+        return Tokenizer(kind, tuple(sorted({p for ps in spoken for p in ps})), lexicon)
     if kind != "subwords":
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
     trained = io.BytesIO()
@@ -197,10 +201,10 @@ def build(kind: str, texts: Sequence[str], size: int = 0) -> Tokenizer:
 
 
 def read_cmudict(words: Iterable[str], path: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """First pronunciation of each word, without stress, from the CMU dictionary.
+    """First pronunciation of each word that the CMU dictionary has, without stress.
 
     Raises:
-      FileNotFoundError: no dictionary on this machine. TokenError: a word is not in it.
+      FileNotFoundError: no dictionary on this machine.
     """
     wanted = {w.upper() for w in words}
     found: dict[str, tuple[str, ...]] = {}
@@ -209,7 +213,4 @@ def read_cmudict(words: Iterable[str], path: Path | None = None) -> dict[str, tu
             word, _, *phones = line.split()
             if word in wanted and word not in found:
                 found[word] = tuple(p.rstrip("012") for p in phones)
-    missing = sorted(wanted - set(found))
-    if missing:
-        raise TokenError(f"no pronunciation of {missing[:10]} in the CMU dictionary")
     return found

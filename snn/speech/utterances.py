@@ -22,6 +22,9 @@ from snn.speech.manifest import Item, ManifestError
 from snn.speech.tokenizer import TokenError, Tokenizer
 
 CACHE_BYTES = 1 << 30
+# Manifests are rounded, and front ends differ in what they do at the ends: so many seconds, and the
+# same share of the whole, may be missing.
+DURATION_ERROR = 0.05
 
 
 class UtteranceError(ValueError):
@@ -56,11 +59,22 @@ def load(item: Item, cfg: FeatureConfig) -> np.ndarray:
 
 
 def check_sound(item: Item, samples: np.ndarray, cfg: FeatureConfig) -> None:
-    """Raises UtteranceError for sound too short for one input frame, or words without sound."""
+    """Raises UtteranceError for sound too short for one input frame, of another length than the
+    manifest says (shorter; features also longer, of which the end would be lost), or words
+    without sound."""
     frames = cfg.count(len(samples)) if cfg.kind != "given" else len(samples)
     if cfg.stacked_count(frames) < 1:
         raise UtteranceError(
             f"{item.path} ({item.where}): too short, {len(samples)} samples or frames"
+        )
+    rate = 1000 / cfg.hop_ms if cfg.kind == "given" else cfg.rate
+    seconds = len(samples) / rate
+    missing = item.duration - seconds
+    if cfg.kind == "given":
+        missing = abs(missing)
+    if missing > DURATION_ERROR * (1 + item.duration):
+        raise UtteranceError(
+            f"{item.path} ({item.where}): {seconds:.2f} s, but its duration is {item.duration} s"
         )
     if cfg.kind != "given" and item.text.strip() and audio_lib.is_silent(samples):
         raise UtteranceError(f"{item.path} ({item.where}): silent, but its text is {item.text!r}")

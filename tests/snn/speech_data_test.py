@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound files, manifests, tokenizers, buckets, corpora; and what happens with bad ones."""
 
+import dataclasses
 import io
 import json
 
@@ -88,6 +89,19 @@ def test_bad_sound_is_named(tmp_path):
         audio.read(tmp_path / "cut.flac", 8000)
 
 
+def test_a_wav_cut_short_is_an_error(tmp_path):
+    """libsndfile reads what there is; a transcript of the whole would be trained on."""
+    soundfile.write(tmp_path / "a.wav", tone(1.0, 8000), 8000)
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="a.wav: cut short, 79.. bytes of sound of 16000"):
+        audio.read(tmp_path / "a.wav", 8000)
+    # Written to a pipe: the length was not known.
+    unknown = data[:40] + b"\xff\xff\xff\xff" + data[44:]
+    (tmp_path / "a.wav").write_bytes(unknown)
+    assert len(audio.read(tmp_path / "a.wav", 8000)) == 8000
+
+
 def test_an_hour_is_read_piece_by_piece(tmp_path):
     """Constant memory: the pieces are short, whatever the file."""
     with soundfile.SoundFile(tmp_path / "hour.wav", "w", 8000, 1) as file:
@@ -105,8 +119,12 @@ def test_a_pipe_is_a_file():
     np.testing.assert_array_equal(np.concatenate(list(audio.pipe(raw, 16_000, 16_000))), samples)
     half = np.concatenate(list(audio.pipe(io.BytesIO(samples.tobytes()), 16_000, 8000)))
     assert abs(len(half) - 8000) <= 1
-    with pytest.raises(AudioError, match="the pipe"):
+    with pytest.raises(AudioError, match="the pipe: expected 4000"):
         list(audio.pipe(io.BytesIO(), 100, 8000))
+    with pytest.raises(AudioError, match="the pipe: no sound"):
+        list(audio.pipe(io.BytesIO(), 8000, 8000))
+    with pytest.raises(AudioError, match="the pipe: expected raw PCM, got a sound file"):
+        list(audio.pipe(io.BytesIO(b"RIFF" + raw.getvalue()), 8000, 8000))
 
 
 # --- manifests ------------------------------------------------------------------------------------
@@ -138,6 +156,8 @@ def test_manifests_come_back(tmp_path):
         ({**GOOD, "duration": "long"}, "duration has the wrong type"),
         ({**GOOD, "duration": 0}, "expected duration > 0"),
         ('{"audio": "a.wav", "text": "x", "duration": NaN}', "expected duration > 0"),
+        ('{"audio": "a.wav", "text": "x", "duration": 1, "offset": Infinity}', "expected .*offset"),
+        ({**GOOD, "duration": 10**400}, "expected duration > 0"),
         ({**GOOD, "txt": "one"}, "unknown key 'txt'"),
         ({**GOOD, "features": "a.npy"}, "expected either audio or features"),
         ({**GOOD, "words": [["one", 0.1]]}, r"words must be \[word, start, end\]"),
@@ -149,6 +169,16 @@ def test_broken_lines_are_named(tmp_path, row, message):
         manifest.read(path)
     items, complaints = manifest.read(path, skip_bad=True)
     assert len(items) == 1 and "line 2" in complaints[0]
+
+
+def test_other_encodings_are_named(tmp_path):
+    """Letters of another encoding must not become labels."""
+    rows = [json.dumps(GOOD), json.dumps({**GOOD, "text": "caf\xe9"}, ensure_ascii=False)]
+    (tmp_path / "m.jsonl").write_bytes("\n".join(rows).encode("latin-1"))
+    with pytest.raises(ManifestError, match="line 2: not UTF-8"):
+        manifest.read(tmp_path / "m.jsonl")
+    items, complaints = manifest.read(tmp_path / "m.jsonl", skip_bad=True)
+    assert len(items) == 1 and "line 2: not UTF-8" in complaints[0]
 
 
 def test_no_manifest_and_no_lines(tmp_path):
@@ -197,8 +227,13 @@ def test_phones():
     assert tokens.decode(tokens.encode("one two")) == "W AH N T UW"
     with pytest.raises(TokenError, match=r"item 3: no pronunciation of \['xyzzy'\]"):
         tokens.encode("one xyzzy", "item 3")
-    with pytest.raises(TokenError, match="'XYZZY'"):
+    with pytest.raises(TokenError, match="'xyzzy'"):
         tokenizer.build("phones", ["xyzzy"])
+    # Words of other parts have a pronunciation, but bring no phone of their own.
+    more = tokenizer.build("phones", TEXTS, further=["won ape xyzzy"])
+    assert more.symbols == tokens.symbols and more.encode("won") == more.encode("one")
+    with pytest.raises(TokenError, match="unknown phones"):
+        more.encode("ape")
 
 
 def test_unknown_symbols_are_named():
@@ -304,6 +339,21 @@ def test_bad_texts_and_lengths_are_found_at_once(items):
         utterances.Utterances(items, only_a, CFG, 2)
     with pytest.raises(UtteranceError, match="no utterance to read"):
         utterances.Utterances(items, only_a, CFG, 2, skip_bad=True)
+
+
+def test_another_length_than_the_manifest_says(items, tmp_path):
+    """Neither the end of features nor that of a sound may be missing in silence."""
+    long = dataclasses.replace(items[10], duration=0.9)
+    with pytest.raises(UtteranceError, match=r"10.wav .*0.60 s, but its duration is 0.9 s"):
+        utterances.check_sound(long, utterances.load(long, CFG), CFG)
+    np.save(tmp_path / "a.npy", np.zeros((300, 13), np.float32))
+    cfg = FeatureConfig(kind="given", coefficients=13)
+    item = manifest.Item(tmp_path / "a.npy", "a", 2.9, is_features=True)
+    utterances.check_sound(item, utterances.load(item, cfg), cfg)
+    for seconds in (1.0, 9.0):
+        wrong = dataclasses.replace(item, duration=seconds)
+        with pytest.raises(UtteranceError, match=f"3.00 s, but its duration is {seconds} s"):
+            utterances.check_sound(wrong, utterances.load(wrong, cfg), cfg)
 
 
 def test_stored_features(tmp_path):
