@@ -28,6 +28,11 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "corpus": "an4",
                 "tokens": "characters",
                 "buckets": 3,
+                # Manifests of your own, with --config.data.corpus= (empty).
+                "train": "",
+                "valid": "",
+                "test": "",
+                "skip_bad": False,
                 "eval_batch_size": 16,
             },
             "features": {

@@ -30,6 +30,11 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "options": {"longest": 3, "train": 3000, "test": 300},
                 "tokens": "words",
                 "buckets": 2,
+                # Manifests of your own, with --config.data.corpus= (empty).
+                "train": "",
+                "valid": "",
+                "test": "",
+                "skip_bad": False,
                 "eval_batch_size": 50,
             },
             "features": {

@@ -41,7 +41,9 @@ PAD_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A recognised word; times in seconds, `end` is when its last label came out."""
+    """A recognised word; seconds from the beginning of the input frame that emitted its first label
+    to the end of the one that emitted its last. Labels come out after they are heard, so both are
+    late (docs/speech.md measures how much)."""
 
     text: str
     start: float
@@ -91,7 +93,7 @@ class Recogniser:
     def transcript(self, labels: Any, frames: Any, log_prob: float | None = None) -> Transcript:
         """Text and words of labels and the frames that emitted them."""
         labels, frames = tuple(int(k) for k in labels), tuple(int(t) for t in frames)
-        # A label is emitted once the sound of its (stacked) frame was heard.
+        # Of a stacked frame, without what its slopes look ahead.
         step = self.front_end.seconds_per_step
         length = (
             self.front_end.frame_ms + self.front_end.hop_ms * (self.front_end.stack - 1)

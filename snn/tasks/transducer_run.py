@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from snn.speech.augment import AugmentConfig
 from snn.speech.features import FeatureConfig
 from snn.speech.network import Transducer, TransducerConfig
 from snn.speech.tokenizer import Tokenizer
-from snn.speech.utterances import UtteranceError, Utterances, load
+from snn.speech.utterances import UtteranceError, Utterances, check_sound, load
 from snn.tasks import selection
 from snn.tasks.transducer import LossConfig, TransducerTask
 
@@ -109,7 +110,9 @@ def load_corpus(cfg: SpeechDataConfig, folder: Path) -> Corpus:
     for line in complaints:
         print(f"left out: {line}", file=sys.stderr)
     texts = [item.text for item in items["train"]]
-    return Corpus(items, tokenizer.build(cfg.tokens, texts, cfg.subwords), tuple(complaints))
+    others = [item.text for part, own in items.items() if part != "train" for item in own]
+    tokens = tokenizer.build(cfg.tokens, texts, cfg.subwords, others)
+    return Corpus(items, tokens, tuple(complaints))
 
 
 def make_source(cfg: RunConfig, corpus: Corpus, part: str) -> Utterances:
@@ -153,6 +156,10 @@ def main(config: Any, workdir: str) -> None:
     out = Path(workdir).expanduser().resolve()
     with explain():
         trainer, corpus = make_trainer(cfg, out)
+        task: TransducerTask = trainer.task  # type: ignore[assignment]
+        sources: dict[str, Utterances] = {"valid": task.eval_source}
+        if "test" in corpus.items:  # its transcripts are checked now, not after the training
+            sources["test"] = make_source(cfg, corpus, "test")
     source: Any = trainer.source
     print(
         f"{cfg.data.corpus or cfg.data.train}: {len(source.items)} utterances,"
@@ -161,16 +168,16 @@ def main(config: Any, workdir: str) -> None:
         file=sys.stderr,
     )
     start = time.monotonic()
-    try:
+    with _bad_sound():
         state = trainer.run()
-    except (UtteranceError, AudioError) as error:  # sound is read when its turn comes
-        raise UserError(str(error)) from error
     seconds = time.monotonic() - start
     params, chosen = selection.selected(trainer, state)
     if jax.process_index() != 0:
         return
-    result = {**report(cfg, trainer, params, corpus, out), **chosen, "seconds": round(seconds, 1)}
-    result.update(costs(cfg, trainer, params, corpus, out))
+    with _bad_sound():
+        result = report(cfg, trainer, params, sources, out)
+        result.update(chosen, seconds=round(seconds, 1))
+        result.update(costs(cfg, trainer, params, sources.get("test", sources["valid"]), out))
     with files.atomic_write(out / "report.json", "w") as f:
         json.dump(result, f, indent=2)
     print(json.dumps(result, indent=2))
@@ -181,6 +188,15 @@ def main(config: Any, workdir: str) -> None:
         ("nll", "transducer loss (nats a label)"),
         ("eval/label_errors", "label errors, validation"),
     )
+
+
+@contextlib.contextmanager
+def _bad_sound() -> Iterator[None]:
+    """Sound is read when its turn comes; one line for what cannot be used."""
+    try:
+        yield
+    except (UtteranceError, AudioError) as error:
+        raise UserError(str(error)) from error
 
 
 def transcripts(task: TransducerTask, params: PyTree, source: Utterances) -> list[tuple[int, str]]:
@@ -200,9 +216,13 @@ def transcripts(task: TransducerTask, params: PyTree, source: Utterances) -> lis
 
 
 def report(
-    cfg: RunConfig, trainer: Trainer, params: PyTree, corpus: Corpus, out: Path
+    cfg: RunConfig,
+    trainer: Trainer,
+    params: PyTree,
+    sources: Mapping[str, Utterances],
+    out: Path,
 ) -> dict[str, Any]:
-    """Word error rates of the validation and test parts, and what the run was."""
+    """Word error rates of each part (of phones, where labels are phones), and what the run was."""
     task: TransducerTask = trainer.task  # type: ignore[assignment]
     result: dict[str, Any] = {
         "task": cfg.task,
@@ -212,12 +232,10 @@ def report(
         "parameters": params_lib.count(trainer.specs),
         "seed": cfg.train.seed,
     }
-    for part in ("valid", "test"):
-        if part not in corpus.items:
-            continue
-        source = make_source(cfg, corpus, part)
+    for part, source in sources.items():
         rows = transcripts(task, params, source)
-        wanted = [source.items[i].text for i, _ in rows]
+        tokens = source.tokenizer
+        wanted = [tokens.decode(tokens.encode(source.items[i].text)) for i, _ in rows]
         score = scoring.score(wanted, [text for _, text in rows])
         result.update({f"{part}_{k}": v for k, v in score.summary().items()})
         with files.atomic_write(out / f"{part}_transcripts.jsonl", "w") as f:
@@ -229,30 +247,46 @@ def report(
     return result
 
 
+def first_sounds(source: Utterances, most: int, skip_bad: bool) -> list[tuple[Any, np.ndarray]]:
+    """At most `most` items with their samples; bad ones were named when they were transcribed."""
+    sounds: list[tuple[Any, np.ndarray]] = []
+    for item in source.items:
+        if len(sounds) == most:
+            break
+        try:
+            samples = load(item, source.cfg)
+            check_sound(item, samples, source.cfg)
+        except (UtteranceError, AudioError, OSError):
+            if not skip_bad:
+                raise
+            continue
+        sounds.append((item, samples))
+    return sounds
+
+
 def costs(
-    cfg: RunConfig, trainer: Trainer, params: PyTree, corpus: Corpus, out: Path
+    cfg: RunConfig, trainer: Trainer, params: PyTree, source: Utterances, out: Path
 ) -> dict[str, Any]:
     """Operations, spikes and latency on held-out utterances; the table, and a picture of one."""
     task: TransducerTask = trainer.task  # type: ignore[assignment]
-    part = "test" if "test" in corpus.items else "valid"
-    source = make_source(cfg, corpus, part)
+    tokens = source.tokenizer
     place = lambda tree: jax.tree.map(jax.numpy.asarray, tree)
     params, batch = place(params), place(source.get(np.arange(source.batch_size)))
     x, frames = task.inputs(batch, None)
     rates = accounting.firing_rates(task.net, params, x, frames, batch["labels"], batch["counts"])
     seconds = sum(item.duration for item in source.items)
-    labels = sum(len(corpus.tokens.encode(item.text)) for item in source.items)
+    labels = sum(len(tokens.encode(item.text)) for item in source.items)
     parts = accounting.account(task.net, cfg.features, labels / seconds, rates)
     with files.atomic_write(out / "costs.md", "w") as f:
         f.write(accounting.table(parts) + "\n")
     result: dict[str, Any] = {"labels_per_second": labels / seconds, **accounting.totals(parts)}
     result["firing_rates"] = rates
-    trained = recogniser.Recogniser(
-        task.net, params, cfg.features, corpus.tokens, cfg.loss.max_symbols
-    )
+    trained = recogniser.Recogniser(task.net, params, cfg.features, tokens, cfg.loss.max_symbols)
     if cfg.features.kind == "given":
         return result
-    sounds = [(item, load(item, cfg.features)) for item in source.items[:TIMED_UTTERANCES]]
+    sounds = first_sounds(source, TIMED_UTTERANCES, cfg.data.skip_bad)
+    if not sounds:
+        return result
     if trained.streams:
         result.update(accounting.latency(trained, sounds))
     shown = max(sounds, key=lambda sound: sound[0].duration)

@@ -154,8 +154,9 @@ def test_a_run_goes_on_past_bad_items_only_if_asked(corpus, tmp_path, capsys):
         {"audio": str(item.path), "text": item.text, "duration": item.duration}
         for item in items[:10]
     ]
-    rows += [{"audio": str(tmp_path / "bad.wav"), "text": "low", "duration": 0.5}]
-    lines = [json.dumps(row) for row in rows]
+    bad = {"audio": str(tmp_path / "bad.wav"), "text": "low", "duration": 0.5}
+    lines = [json.dumps(row) for row in [*rows, bad]]
+    (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(bad), *lines[:3]]) + "\n")
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"audio": 3}']) + "\n")
     data = {"train": str(tmp_path / "m.jsonl"), "valid": corpus["valid"]}
     with pytest.raises(cli.UserError, match="line 12: audio has the wrong type"):
@@ -164,9 +165,16 @@ def test_a_run_goes_on_past_bad_items_only_if_asked(corpus, tmp_path, capsys):
     with pytest.raises(cli.UserError, match="bad.wav .*line 11.*not a sound file"):
         train_program.main(config(data, steps=3), str(tmp_path / "b"))
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"audio": 3}']) + "\n")
+    data["test"] = str(tmp_path / "test.jsonl")
     train_program.main(config({**data, "skip_bad": True}, steps=3), str(tmp_path / "c"))
     shown = capsys.readouterr().err
-    assert "line 12" in shown and shown.count("left out:") == 2
+    assert "line 12" in shown and "test.jsonl, line 1" in shown and shown.count("left out:") == 3
+    found = (tmp_path / "c" / "test_transcripts.jsonl").read_text().splitlines()
+    assert len(found) == 3 and (tmp_path / "c" / "utterance.png").exists()
+    # A bad item of the test part is met when training is over: one line, too.
+    with pytest.raises(cli.UserError, match="bad.wav .*line 1.*not a sound file"):
+        clean = {**data, "train": corpus["train"]}
+        train_program.main(config(clean, steps=1), str(tmp_path / "d"))
     assert json.loads((tmp_path / "c" / "report.json").read_text())["parameters_of_step"] == 3
     train_program.main(config({**data, "skip_bad": True}, steps=4), str(tmp_path / "c"))
     assert "resumed from step 3" in capsys.readouterr().err
