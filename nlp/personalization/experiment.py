@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,29 @@ class Personalize:
 
 
 def load(cfg: Personalize) -> AnnotationSet:
-    """The annotations that a comparison is about."""
+    """The annotations that a comparison is about.
+
+    Raises:
+      ValueError: models that cannot judge these tasks, or a split with nothing to score; said
+        here, before anything is trained.
+    """
     data = corpora.load(cfg.data, cfg.folder)
-    return data.with_tasks(cfg.tasks) if cfg.tasks else data
+    data = data.with_tasks(cfg.tasks) if cfg.tasks else data
+    check(cfg, data)
+    return data
+
+
+def check(cfg: Personalize, data: AnnotationSet) -> None:
+    """Whether a comparison fits the data; raises as `load` does."""
+    if "conformity" in cfg.models and any(classes != 2 for classes in data.classes):
+        raise ValueError(
+            f"{data.name}: 'conformity' is defined for tasks of two classes, got {data.classes};"
+            " choose tasks or leave it out of models"
+        )
+    if cfg.llm is not None and len(data.tasks) != 1:
+        raise ValueError(f"language models judge one task, {data.name} has {len(data.tasks)}")
+    for seed in range(min(cfg.seeds, cfg.folds)):
+        split(cfg, data, seed)
 
 
 def split(cfg: Personalize, data: AnnotationSet, seed: int) -> Split:
@@ -129,11 +149,11 @@ class System:
 def systems(cfg: Personalize) -> list[System]:
     """All rows of a comparison, classical models first."""
     rows = []
-    for encoder in cfg.encoders:
+    for group, encoder in zip(_groups(cfg.encoders), cfg.encoders, strict=True):
         for name in cfg.models:
             if name == "id_only" and encoder != cfg.encoders[0]:
                 continue  # it sees no text
-            rows.append(_classifier(cfg, name, encoder))
+            rows.append(_classifier(cfg, name, encoder, group))
     if cfg.llm is not None:
         from nlp.personalization.llm import runner
 
@@ -145,7 +165,16 @@ def systems(cfg: Personalize) -> list[System]:
     return rows
 
 
-def _classifier(cfg: Personalize, name: str, encoder: Encoder) -> System:
+def _groups(chosen: Sequence[Encoder]) -> list[str]:
+    """A name for each encoder; gains are within a group, so two of one kind need two names."""
+    names: list[str] = []
+    for encoder in chosen:
+        same = sum(other.name == encoder.name for other in chosen[: len(names)])
+        names.append(encoder.name if not same else f"{encoder.name} {same + 1}")
+    return names
+
+
+def _classifier(cfg: Personalize, name: str, encoder: Encoder, group: str) -> System:
     def run(data: AnnotationSet, parts: Split, seed: int, folder: Path) -> np.ndarray:
         return train_and_predict(cfg, name, encoder, data, parts, seed, folder)
 
@@ -155,7 +184,7 @@ def _classifier(cfg: Personalize, name: str, encoder: Encoder) -> System:
         "fit": config_lib.to_dict(cfg.fit),
         "sizes": [cfg.hidden, cfg.embedding, cfg.dropout, cfg.unseen_rate, cfg.balanced],
     }
-    return System(name, "no text" if name == "id_only" else encoder.name, settings, run)
+    return System(name, "no text" if name == "id_only" else group, settings, run)
 
 
 def train_and_predict(

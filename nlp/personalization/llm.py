@@ -60,7 +60,7 @@ def _run(
     task = LlmTask(variant, how, cfg, base, len(data.annotator_ids), weights)
     known = np.zeros(len(data.annotator_ids), bool)
     known[data.annotator[train]] = True
-    make = functools.partial(_arrays, how, variant, data, parts.train, known, seed=seed)
+    make = functools.partial(_arrays, how, variant, data, train, known, seed=seed)
     params: PyTree = {}
     if variant.method != "Q":
         params = _train(task, how, ArraySource(make(train), seed=seed), seed)

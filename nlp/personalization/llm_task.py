@@ -4,7 +4,7 @@
 What may be trained beside the base, by variant: LoRA on all projections, a classification head, a
 vector for each annotator that is read before the text (a new token), an initial matrix state for
 each annotator. The state of annotator u is shared + own[u], so that little data moves the shared
-part only; strangers (row 0) have the shared part alone.
+part only; strangers (row 0) have the shared part alone, and a zero vector as their token.
 
 Sequences are padded on the right, which a causal model does not see. Dimensions: B batch, T time,
 D width, L layers, H heads, N head size, U annotators, C classes, V vocabulary.
@@ -107,7 +107,8 @@ class LlmTask:
             )
             state = state._replace(wkv=jnp.moveaxis(own, 0, 1).astype(state.wkv.dtype))
         if "tokens" in params:
-            first = params["tokens"][rows][:, None].astype(x.dtype)
+            own = jnp.where((rows > 0)[:, None], params["tokens"][rows], 0.0)
+            first = own[:, None].astype(x.dtype)
             x = jnp.concatenate([first, x], axis=1)
         h, _ = rwkv.model.run_blocks(base, cfg, x, state)
         return base, h[:, 1:] if "tokens" in params else h

@@ -83,7 +83,8 @@ class Spread(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:.2f} ± {100 * self.half:.2f}"
+        half = "" if math.isinf(self.half) else f" ± {100 * self.half:.2f}"
+        return f"{100 * self.mean:.2f}{half}"
 
 
 def spread(values: Sequence[float]) -> Spread:

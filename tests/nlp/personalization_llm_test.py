@@ -154,6 +154,21 @@ def test_tokens_are_read_before_the_text(base):
     assert np.abs(found[0] - found[1]).max() > 1e-4
     same = task.class_logits(params, task.frozen, {**batch, "annotator": np.array([1, 1])})
     np.testing.assert_allclose(same[0], same[1], atol=1e-6)
+    strangers = {**batch, "annotator": np.array([0, 0])}
+    moved = {**params, "tokens": params["tokens"].at[0].add(1.0)}  # never trained, so never read
+    known = [task.class_logits(p, task.frozen, strangers) for p in (params, moved)]
+    np.testing.assert_allclose(*known, atol=1e-6)
+
+
+def test_examples_have_an_answer(data, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(llm, "open_base", lambda how, folder: (CFG, base))
+    pools = []
+    draw = prompts.draw_examples
+    keep = lambda d, pool, *rest: pools.append(pool) or draw(d, pool, *rest)
+    monkeypatch.setattr(prompts, "draw_examples", keep)
+    missing = dataclasses.replace(data, labels=np.where(data.text[:, None] < 5, -1, data.labels))
+    llm.runner(HOW, parse("Q@1"))(missing, text_folds(missing, 4, 0), 0, tmp_path)
+    assert len(pools) == 1 and (missing.labels[pools[0]] >= 0).all()
 
 
 def test_version_4_has_no_state_to_learn(base):

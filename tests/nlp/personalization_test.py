@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Personalised classifiers: published values, oracle, theory on synthetic people, odd data."""
 
+import dataclasses
 import json
 
 import jax
@@ -197,7 +198,7 @@ def test_scores_by_hand():
     # The second annotator never says yes, so that class counts 0 for them: (2/3 + 0) / 2.
     assert found["personal"] == pytest.approx((1 + (2 / 3) / 2) / 2)
     assert scores.spread([0.5, 0.7]).half == pytest.approx(12.7062 * 0.1, rel=1e-4)
-    assert scores.spread([0.5]).half == np.inf
+    assert scores.spread([0.5]).half == np.inf and str(scores.spread([0.5])) == "50.00"
 
 
 def test_wrong_shapes_are_explained():
@@ -274,6 +275,29 @@ def test_splits_without_test_annotations_are_refused(inverted):
     assert len(limited.test) == 7
     few = experiment.split(experiment.Personalize("toy", train_limit=9), data, 0)
     assert len(few.train) == 9 and set(few.past) <= set(few.train)
+
+
+def test_two_encoders_of_one_kind_are_two_groups():
+    cfg = experiment.Personalize(
+        "toy", encoders=(encoders.Encoder(), encoders.Encoder(analyzer="char_wb")),
+        models=("id_only", "baseline", "onehot"),
+    )  # fmt: skip
+    rows = experiment.systems(cfg)
+    groups = ["no text", "TF-IDF", "TF-IDF", "TF-IDF 2", "TF-IDF 2"]
+    assert [row.group for row in rows] == groups
+    table = [{"name": row.name, "group": row.group} for row in rows]
+    assert report.base_of(table[2], table) is table[1]
+    assert report.base_of(table[4], table) is table[3]
+
+
+def test_what_does_not_fit_the_data_is_said_before_training(inverted):
+    data, _ = inverted
+    three = dataclasses.replace(data, tasks=(Task("yes", ("no", "yes", "maybe")),))
+    with pytest.raises(ValueError, match="'conformity' is defined for tasks of two classes"):
+        experiment.check(experiment.Personalize("toy"), three)
+    experiment.check(experiment.Personalize("toy", models=("baseline",)), three)
+    with pytest.raises(ValueError, match="choose other folds"):
+        experiment.check(experiment.Personalize("toy", shots=10**6), data)
 
 
 def test_an_empty_validation_part_takes_the_last_parameters(inverted, tmp_path):
