@@ -74,6 +74,18 @@ class Heads:
             raise ValueError(f"expected {self.hidden=} >= 0, {self.l2=} >= 0, {self.epochs=} >= 1")
 
 
+def without_stopping(how: Heads, what: str) -> None:
+    """Refuses early stopping where there is no validation part; ignoring it would be silent.
+
+    Raises:
+      ValueError: `how` has a stopping rule.
+    """
+    if how.stopping != "none":
+        raise ValueError(
+            f"{what} trains all epochs: expected stopping 'none', got {how.stopping!r}"
+        )
+
+
 def multihot_loss(logits: jax.Array, targets: jax.Array, kind: str) -> jax.Array:
     """Loss of each row: logits and targets [..., L] -> [...].
 

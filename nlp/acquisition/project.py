@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nlp.acquisition import deployment
-from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train
+from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train, without_stopping
 from nlp.acquisition.store import Project, Question
 from nlp.personalization.encoders import Encoder, encode
 
@@ -51,6 +51,7 @@ class Tool:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.start < 1 or self.clusters < 1:
             raise ValueError(f"expected at least 1: {self.start=} {self.clusters=}")
+        without_stopping(self.heads, "the tool")
 
 
 def plan_round(project: Project, how: Tool, texts: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train
+from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train, without_stopping
 from nlp.acquisition.selectors import SELECTORS, Candidates
 from nlp.annotations import MISSING, AnnotationSet, text_folds
 from nlp.personalization import scores
@@ -42,6 +42,7 @@ class Simulation:
             raise ValueError(f"unknown selectors {unknown}; known: {sorted(SELECTORS)}")
         if min(self.start, self.step, self.rounds, self.seeds) < 1:
             raise ValueError("start, step, rounds and seeds must be at least 1")
+        without_stopping(self.heads, "the replay")
 
 
 def simulate(

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train
+from nlp.acquisition.heads import Heads, HeadsTask, probabilities, train, without_stopping
 from nlp.augmentation.conversations import KINDS
 from nlp.evaluation import metrics, stats
 from nlp.personalization.encoders import Encoder, encode
@@ -61,6 +61,11 @@ class Training:
     seeds: int = 5
     students: tuple[Student, ...] = (Student(),)
     heads: Heads = Heads(epochs=30, batch_size=128)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or not self.students:
+            raise ValueError(f"expected {self.seeds=} >= 1 and one or more students")
+        without_stopping(self.heads, "the comparison")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

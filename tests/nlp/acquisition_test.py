@@ -16,12 +16,14 @@ from nlp.acquisition import (
     evaluation,
     experiment,
     metrics,
+    project,
     report,
     selectors,
     simulation,
 )
 from nlp.acquisition.heads import Heads, HeadsTask, multihot_loss, probabilities, train
 from nlp.annotations.aggregate import TextLabels
+from nlp.augmentation import training
 from nlp.personalization import synthetic
 
 T = np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], bool)
@@ -168,6 +170,10 @@ def test_bad_members_are_refused(separable):
         HeadsTask(Heads(), x, y.astype(float), np.ones((1, 400)))
     with pytest.raises(ValueError, match="loss must be"):
         Heads(loss="mse")
+    stopping_heads = Heads(stopping="best")
+    for settings in (simulation.Simulation, project.Tool, training.Training):
+        with pytest.raises(ValueError, match="trains all epochs"):
+            settings(heads=stopping_heads)
 
 
 def test_out_of_fold_beats_random_and_constant(separable):
