@@ -56,17 +56,20 @@ flags.DEFINE_bool("status", False, "Print numbers of the project.", flag_values=
 
 def main(values: flags.FlagValues) -> None:
     """Does what the flags ask for."""
+    config = values.config
+    with cli.explain():
+        if config:
+            config.keys()  # a file that could not be read shows itself at the first access
     if values.project:
         tool = Tool()
-        if values.config:
-            block = values.config.get("tool", {})
-            tool = config_lib.build(Tool, block, "config.tool")
+        if config:
+            tool = config_lib.build(Tool, config.get("tool", {}), "config.tool")
         with cli.explain(), store.Project(values.project) as project:
             _steps(values, project, tool)
         return
-    if not values.config or not values.workdir:
+    if not config or not values.workdir:
         raise flags.Error("give --project, or --config and --workdir")
-    cfg = config_lib.build(experiment.Acquire, values.config)
+    cfg = config_lib.build(experiment.Acquire, config)
     with cli.explain():
         experiment.load(cfg)
     Path(values.workdir).mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,13 @@ def _tfidf(texts: Sequence[str], how: Encoder, train: np.ndarray) -> np.ndarray:
         sublinear_tf=True,
         dtype=np.float32,
     )
-    vectorizer.fit([texts[i] for i in train])
+    try:
+        vectorizer.fit([texts[i] for i in train])
+    except ValueError as error:
+        raise ValueError(
+            f"TF-IDF finds no term that {how.min_count} of {len(train)} texts share; give more"
+            " texts, lower min_count or take the encoder 'hashing'"
+        ) from error
     return vectorizer.transform(texts).toarray()
 
 

@@ -195,6 +195,15 @@ def test_whole_project_by_files(tmp_path, capsys):
         assert len(list(csv.reader(file))) == 241
 
 
+def test_a_configuration_that_is_not_there_is_one_message(tmp_path):
+    command = [sys.executable, "-m", "nlp.acquire", f"--project={tmp_path / 'p.sqlite'}"]
+    done = subprocess.run(
+        [*command, f"--config={tmp_path / 'no.py'}", "--status"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr and "no.py" in done.stderr
+
+
 def test_bad_csv_files(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("id,words\n1,a\n")

@@ -231,6 +231,8 @@ def test_encoders_without_fitting_are_kept(tmp_path):
     assert fitted.shape[1] == 3  # good, day, "good day": the second text was not looked at
     with pytest.raises(ValueError, match="no texts"):
         encoders.encode([], how)
+    with pytest.raises(ValueError, match="no term that 2 of 2 texts share"):
+        encoders.encode(["one two", "three four"], encoders.Encoder())
     with pytest.raises(ValueError, match="needs the path"):
         encoders.Encoder("rwkv")
 
