@@ -7,7 +7,8 @@
 and prediction outputs, through tanh(e * p) W + b, to the loss and the gradient of e, p, W and b;
 ours runs the joint frame by frame, torch holds all logits. Every case and library has a process of
 its own; they take turns. Memory is the growth of the peak of resident memory over that of a
-process that holds the inputs of "joint" but not the logits. The losses are compared.
+process that holds the inputs of "joint" but not the logits. The losses are compared. On a machine
+that others use, too, compare the processor time ("CPU s"), with one thread each.
 
 torchaudio's wheels for Linux load CUDA libraries even for the CPU kernel; beside a CPU build of
 torch they need those (or empty ones of the same names) in LD_LIBRARY_PATH.
@@ -141,16 +142,18 @@ def child(spec: str) -> None:
     run = build(case, x)
     first = time.perf_counter()
     value = run()
-    taken = []
+    taken, worked = [], []
     for _ in range(_REPEATS.value):
-        start = time.perf_counter()
+        start, began = time.perf_counter(), time.process_time()
         run()
         taken.append(time.perf_counter() - start)
+        worked.append(time.process_time() - began)
     line = {
         "library": library,
         "case": case,
         "vocabulary": int(vocabulary),
         "seconds": statistics.median(taken),
+        "cpu_seconds": statistics.median(worked),
         "first_call_seconds": time.perf_counter() - first - sum(taken),
         "peak_mb": peak_mb() - before,
         "loss": value,
@@ -172,12 +175,15 @@ def main(argv: list[str]) -> None:
                     line = measured(f"{library},{case},{vocabulary}")
                     if line:
                         found.setdefault((vocabulary, case, library), []).append(line)
-    print(f"\n{'V':>5} {'case':7} {'library':11} {'seconds':>9} {'peak MB':>9} {'loss':>14}")
+    names = ("seconds", "CPU s", "peak MB")
+    print(f"\n{'V':>5} {'case':7} {'library':11} {' '.join(f'{n:>9}' for n in names)} {'loss':>14}")
     for (vocabulary, case, library), lines in found.items():
         seconds = min(line["seconds"] for line in lines)
+        worked = min(line["cpu_seconds"] for line in lines)
         peak = statistics.median(line["peak_mb"] for line in lines)
         loss = lines[0]["loss"]
-        print(f"{vocabulary:>5} {case:7} {library:11} {seconds:9.3f} {peak:9.1f} {loss:14.4f}")
+        numbers = f"{seconds:9.3f} {worked:9.3f} {peak:9.1f} {loss:14.4f}"
+        print(f"{vocabulary:>5} {case:7} {library:11} {numbers}")
 
 
 def measured(spec: str) -> dict[str, Any] | None:
