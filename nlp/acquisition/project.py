@@ -117,7 +117,9 @@ def status(project: Project, how: Tool) -> dict[str, Any]:
 
     `removed` is the share of decided pairs that are not asked. `positives_lost` estimates how many
     wanted ones are among them: the share of yes in the audit times the skipped pairs; None without
-    audit answers. `aal` relates that to all wanted pairs, found and lost.
+    audit answers. `positives_lost_at_most` takes the upper 95 % limit of that share (Clopper and
+    Pearson): an audit without a yes does not mean that nothing is lost. `aal` relates the estimate
+    to all wanted pairs, found and lost.
     """
     counts: dict[str, Any] = dict(project.counts())
     decided = counts["questions"] + counts["skipped"]
@@ -128,10 +130,19 @@ def status(project: Project, how: Tool) -> dict[str, Any]:
     counts["positives_found"] = found
     audits = project.audits()
     counts["audit_answers"] = len(audits)
-    counts["positives_lost"] = counts["aal"] = None
+    counts["positives_lost"] = counts["positives_lost_at_most"] = counts["aal"] = None
     if audits:
-        rate = float(np.mean([share >= how.theta - 1e-9 for *_, share in audits]))
-        lost = rate * counts["skipped"]
+        yes = sum(share >= how.theta - 1e-9 for *_, share in audits)
+        lost = yes / len(audits) * counts["skipped"]
         counts["positives_lost"] = round(lost, 1)
+        limit = upper_limit(yes, len(audits))
+        counts["positives_lost_at_most"] = round(limit * counts["skipped"], 1)
         counts["aal"] = round(lost / (found + lost), 4) if found + lost else 0.0
     return counts
+
+
+def upper_limit(yes: int, answers: int, level: float = 0.95) -> float:
+    """One-sided upper confidence limit of a share (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    return float(beta.ppf(level, yes + 1, answers - yes)) if yes < answers else 1.0

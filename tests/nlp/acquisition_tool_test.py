@@ -70,6 +70,15 @@ def test_rounds_ask_what_matters(project):
     truth = sum(sum(answer(text).values()) for _, text in texts(200))
     assert found["positives_found"] > 0.75 * truth
     assert found["aal"] is not None and found["audit_answers"] == found["audit"]
+    lost = truth - found["positives_found"]
+    assert lost <= found["positives_lost_at_most"] <= found["skipped"]
+
+
+def test_limit_of_what_is_lost():
+    # No yes among n answers: 1 - 0.05 ** (1 / n), the "rule of three".
+    assert project_lib.upper_limit(0, 46) == pytest.approx(1 - 0.05 ** (1 / 46))
+    assert project_lib.upper_limit(1, 10) == pytest.approx(0.3942, abs=1e-4)
+    assert project_lib.upper_limit(4, 4) == 1.0
 
 
 def test_state_survives_reopening_and_repeats_are_harmless(tmp_path):
