@@ -137,15 +137,20 @@ class TransducerTask:
     def ctc_losses(
         self, params: PyTree, batch: Batch, encoded: jax.Array, frames: jax.Array
     ) -> jax.Array:
-        """CTC loss of each row [B] from the encoder alone."""
+        """CTC loss of each row [B] from the encoder alone; 0 for one with too few frames for it."""
+        labels, counts = batch["labels"], batch["counts"]
+        # CTC needs a frame for each label, and a blank between equal ones; a transducer does not.
+        pair = jnp.arange(1, labels.shape[1]) < counts[:, None]
+        needed = counts + ((labels[:, 1:] == labels[:, :-1]) & pair).sum(axis=1)
         beyond = lambda count, size: (jnp.arange(size) >= count[:, None]).astype(jnp.float32)
-        return optax.ctc_loss(
+        losses = optax.ctc_loss(
             self.net.ctc_logits(params, encoded),
             beyond(frames, encoded.shape[1]),
-            batch["labels"],
-            beyond(batch["counts"], batch["labels"].shape[1]),
+            labels,
+            beyond(counts, labels.shape[1]),
             blank_id=BLANK,
         )
+        return jnp.where(frames >= needed, losses, 0.0)
 
     # --- evaluation ------------------------------------------------------------------------------
 
