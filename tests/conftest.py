@@ -19,7 +19,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
 # Compilation dominates the suite, and the tests' arrays are small: programs that are hardly
-# optimised are ready in about half the time. (Level 0 gives NaN gradients in a network with batch norm.)
+# optimised are ready in about half the time. (Level 0 gives NaN gradients in a network with batch
+# norm.)
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += (
         " --xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
