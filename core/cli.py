@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
-import os
-import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from core import compile_cache, files
 from core import config as config_lib
-from core import files
 
 # Defined once here: two binaries that each defined --config could not be imported together.
 CONFIG = config_flags.DEFINE_config_file(
@@ -55,6 +54,7 @@ def run(main: Callable[[Any, str], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
         try:
+            _require_pictures()
             start_jax()
             main(CONFIG.value, str(WORKDIR.value))
         except _user_errors() as error:
@@ -64,6 +64,12 @@ def run(main: Callable[[Any, str], None]) -> None:
     _end_quietly_with_the_pipe()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _require_pictures() -> None:
+    """Every training binary draws its curves at the end: say so before hours of work, not after."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("pictures of the run need matplotlib: pip install 'rwkvjax[plots]'")
 
 
 def _end_quietly_with_the_pipe() -> None:
@@ -148,9 +154,6 @@ def start_jax() -> None:
         _DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
     # Compiled programs are kept between runs: a second start skips minutes of compilation.
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
-        pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rwkvjax" / "jax"
-    )
-    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_compilation_cache_dir", str(compile_cache.folder()))
     if _DEBUG_NANS.value:
         jax.config.update("jax_debug_nans", True)
