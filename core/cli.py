@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import app, flags
@@ -70,6 +70,28 @@ def _require_pictures() -> None:
     """Every training binary draws its curves at the end: say so before hours of work, not after."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("pictures of the run need matplotlib: pip install 'rwkvjax[plots]'")
+
+
+def by_task(tasks: Mapping[str, str]) -> Callable[[Any, str], None]:
+    """The main function of a training binary whose `config.task` says what is trained.
+
+    Args:
+      tasks: kind of task -> module with `main(config, workdir)`, imported only when asked for.
+
+    Returns:
+      `main(config, workdir)`, see `run`; it raises ConfigError for another kind.
+    """
+
+    def main(config: Any, workdir: str) -> None:
+        """Runs the task that the configuration names."""
+        kind = config.get("task")
+        if kind not in tasks:
+            raise config_lib.ConfigError(
+                f"config.task must be one of {sorted(tasks)}, got {kind!r}"
+            )
+        importlib.import_module(tasks[kind]).main(config, workdir)
+
+    return main
 
 
 def _end_quietly_with_the_pipe() -> None:

@@ -9,11 +9,7 @@ checkpoints/ and what the kind of task adds (ttfs: model.safetensors, report.jso
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from core import cli
-from core import config as config_lib
 
 # Kind of task -> module with `main(config, workdir)`; imported only when asked for.
 TASKS = {
@@ -26,14 +22,7 @@ TASKS = {
     "transducer": "snn.tasks.transducer_run",
 }
 
-
-def main(config: Any, workdir: str) -> None:
-    """Runs the task that the configuration names."""
-    kind = config.get("task")
-    if kind not in TASKS:
-        raise config_lib.ConfigError(f"config.task must be one of {sorted(TASKS)}, got {kind!r}")
-    importlib.import_module(TASKS[kind]).main(config, workdir)
-
+main = cli.by_task(TASKS)
 
 if __name__ == "__main__":
     cli.run(main)

@@ -2,11 +2,13 @@
 """Programs with their own flags: arguments, and what a user sees of a mistake."""
 
 import sys
+import types
 
 import pytest
 from absl import flags
 
 from core import cli
+from core import config as config_lib
 
 
 @pytest.fixture
@@ -33,3 +35,16 @@ def test_arguments_are_a_mistake_elsewhere(monkeypatch, values, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.program(lambda v: None, values, "")
     assert stop.value.code == 2 and "unexpected arguments ['a.wav']" in capsys.readouterr().err
+
+
+def test_the_configuration_names_the_task(monkeypatch):
+    got = []
+    module = types.ModuleType("stand_in")
+    module.main = lambda config, workdir: got.append((config["size"], workdir))
+    monkeypatch.setitem(sys.modules, "stand_in", module)
+    main = cli.by_task({"sum": "stand_in", "product": "module.that.is.not.imported"})
+    main({"task": "sum", "size": 3}, "runs/a")
+    assert got == [(3, "runs/a")]
+    for wrong in ({"task": "mean"}, {}):
+        with pytest.raises(config_lib.ConfigError, match=r"one of \['product', 'sum'\], got"):
+            main(wrong, "runs/a")
