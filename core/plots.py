@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,16 @@ from core import files, metrics
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot drawing into files; ImportError says which extra to install."""
+    """matplotlib.pyplot drawing into files; ImportError says which extra to install.
+
+    Whoever imported pyplot before (a notebook) keeps the backend that shows its own figures.
+    """
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'rwkvjax[plots]'") from error
-    matplotlib.use("Agg")
+    if "matplotlib.pyplot" not in sys.modules:
+        matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt
