@@ -4,6 +4,7 @@
     python -m perception.train --config=configs/perception/gap_clevr_lite.py:task=rmts --workdir=RUN
     ... gap_clevr_lite.py:task=identity,network=transformer,sensor=multiscale
     ... gap_clevr_lite.py:task=rmts,size=published     (2000 epochs; needs an accelerator)
+    ... gap_clevr_lite.py:task=rmts,pictures=original  (CLEVR-ART itself, where you have it)
 
 A stand-in: its numbers are not comparable with published ones on CLEVR-ART. Soft inhibition of
 return for the Abstractor, hard for the others, as published. The small size learns from 1000
@@ -25,13 +26,18 @@ TRANSFORMER_FIXATIONS = {"identity": 35, "rmts": 20}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    recipe, own = parse(arg, Recipe(train=0), task="rmts")
+    recipe, own = parse(arg, Recipe(train=0), task="rmts", pictures="lite")
     task = own["task"]
+    if own["pictures"] not in ("lite", "original"):
+        raise ValueError(f"pictures must be lite or original, got {own['pictures']!r}")
+    lite = own["pictures"] == "lite"
     if task not in TRANSFORMER_FIXATIONS:
         raise ValueError(f"task must be one of {sorted(TRANSFORMER_FIXATIONS)}, got {task!r}")
     published, abstractor = recipe.size == "published", recipe.network == "abstractor"
     recipe.train = recipe.train or (10_000 if published else 1000)
-    count = FIXATIONS.get((task, recipe.sensor), 0) if abstractor else TRANSFORMER_FIXATIONS[task]
+    if abstractor and (task, recipe.sensor) not in FIXATIONS:
+        raise ValueError(f"sensor must be logpolar or multiscale, got {recipe.sensor!r}")
+    count = FIXATIONS[task, recipe.sensor] if abstractor else TRANSFORMER_FIXATIONS[task]
     front = frontend(
         recipe,
         count,
@@ -45,10 +51,10 @@ def get_config(arg: str = "") -> ConfigDict:
     found = config(
         recipe,
         {
-            "name": f"clevr_lite/{task}/standard",
-            "others": tuple(f"clevr_lite/{task}/{s}_pyramid" for s in ("sphere", "torus")),
+            "name": f"clevr_lite/{task}/standard" if lite else f"clevr_art/{task}",
+            "others": tuple(f"clevr_lite/{task}/{s}_pyramid" for s in ("sphere", "torus") if lite),
             "test": 10_000 if published else 1000,
-            "validation": 200,
+            "validation": 200 if lite else 0,  # the original has none
             "flips": False,
         },
         front,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.perception import arguments
 from perception.tasks.reasoning_run import DataConfig
 
 # Of SVRT#1-OOD; the first nine have training sets of their own.
@@ -40,14 +41,7 @@ class Recipe:
 def parse(arg: str, recipe: Recipe, **own: Any) -> tuple[Recipe, dict[str, Any]]:
     """(recipe, values of the arguments in `own`) of a configuration's argument string."""
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    values = {**fields, **own}
-    for part in filter(None, arg.split(",")):
-        name, _, text = part.partition("=")
-        if name not in values:
-            raise ValueError(f"unknown argument {name!r}; known: {', '.join(sorted(values))}")
-        values[name] = int(text) if isinstance(values[name], int) else text
-    if values["size"] not in ("small", "published"):
-        raise ValueError(f"size must be small or published, got {values['size']!r}")
+    values = arguments.parse(arg, {**fields, **own})
     return Recipe(**{name: values.pop(name) for name in fields}), values
 
 

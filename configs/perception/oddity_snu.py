@@ -22,6 +22,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from configs.perception.arguments import parse
 from perception.tasks.oddity_run import DataConfig, ModelConfig
 
 DEFAULTS = {
@@ -31,21 +32,8 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-def parse(arg: str) -> dict:
-    """Values of the arguments "name=value", separated by commas."""
-    values = dict(DEFAULTS)
-    for part in filter(None, arg.split(",")):
-        name, _, text = part.partition("=")
-        if name not in values:
-            raise ValueError(f"unknown argument {name!r}; known: {', '.join(sorted(values))}")
-        values[name] = int(text) if isinstance(values[name], int) else text
-    if values["size"] not in ("small", "published"):
-        raise ValueError(f"size must be small or published, got {values['size']!r}")
-    return values
-
-
 def get_config(arg: str = "") -> ConfigDict:
-    own = parse(arg)
+    own = parse(arg, DEFAULTS)
     published = own["size"] == "published"
     single = own["riddle"].isdigit()
     train = own["train"] or ((2_560 if single else 72_000) if published else 8_000)

@@ -11,6 +11,7 @@ test object occurs in training. Results on it are not comparable with published 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import pathlib
@@ -192,7 +193,8 @@ class ClevrArt(image_set.ImageSet):
 
         Raises:
           FileNotFoundError: a folder or the file of answers is missing.
-          ValueError: an unknown task or split, or fewer problems than asked for.
+          ValueError: an unknown task or split, fewer problems than asked for, or answers that do
+            not fit.
         """
         if task not in self._FOLDERS or split not in ("train", "test"):
             raise ValueError(
@@ -206,13 +208,23 @@ class ClevrArt(image_set.ImageSet):
             if not path.exists():
                 raise FileNotFoundError(f"no CLEVR-ART {task} {split} set: {path} is missing")
         with np.load(answers, allow_pickle=False) as stored:
-            self._labels = np.asarray(stored["y"]).astype(np.int32).reshape(-1)
+            self._labels = np.asarray(stored["y"]).astype(np.int32)
         # prob_<k> belongs to answer k; some numbers may be absent.
         self._numbers = sorted(int(p.name[5:]) for p in self._images.glob("prob_*"))
         size = len(self._numbers) if size is None else size
         if size > len(self._numbers) or not self._numbers:
             raise ValueError(f"{self._images} holds {len(self._numbers)} problems, wanted {size}")
-        super().__init__(("clevr_art", task), VERSION, split, size, seed, shuffle=shuffle)
+        if self._labels.ndim == 2 and self._labels.shape[1] == 1:
+            self._labels = self._labels[:, 0]
+        shape, wrong = self._labels.shape, (self._labels < 0) | (self._labels >= self._panels)
+        if len(shape) != 1 or self._numbers[-1] >= len(self._labels) or wrong.any():
+            raise ValueError(
+                f"{answers} must hold one answer in 0 ... {self._panels - 1} for each problem up to"
+                f" number {self._numbers[-1]}, got shape {shape}, values {np.unique(self._labels)}"
+            )
+        # Glimpses are kept under this name: other pictures need another one.
+        place = hashlib.blake2b(str(self._images.resolve()).encode(), digest_size=4).hexdigest()
+        super().__init__(("clevr_art", task, place), VERSION, split, size, seed, shuffle=shuffle)
 
     def make(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Images uint8 [n, P, 128, 128, 3] and labels int32 [n]; see `ImageSet.make`."""

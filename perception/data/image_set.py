@@ -85,8 +85,14 @@ class ImageSet:
         return self.size
 
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """See `core.data.Source.get`; indices past the end start the next epoch."""
+        """See `core.data.Source.get`; indices past the end start the next epoch.
+
+        Raises:
+          ValueError: a negative index.
+        """
         indices = np.asarray(indices, np.int64)
+        if indices.size and indices.min() < 0:
+            raise ValueError(f"indices must not be negative, got {indices.min()}")
         if self._shuffle:
             rows = permute.shuffled(indices, self.size, self.seed)
         else:

@@ -4,7 +4,8 @@
 svrt/1 ... svrt/23               SVRT problems
 svrt_ood/original, svrt_ood/lines, ...   SVRT problem 1 and its out-of-distribution families
 art/same_different/95, ...       ART tasks; the number of glyphs held out for testing
-clevr_lite/rmts, ...             rendered stand-in for CLEVR-ART
+clevr_lite/rmts/standard, ...    rendered stand-in for CLEVR-ART; the shapes of the test objects
+clevr_art/rmts, ...              the original, from the data set "clevr_art" (`core.datasets`)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core import permute
+from core import datasets, permute
 from core.data import Source
 from perception.data import image_set
 
@@ -32,6 +33,7 @@ def open_set(name: str, split: str, size: int, seed: int = 0, workers: int = 0) 
 
     Raises:
       ValueError: an unknown name, or a set without such a split.
+      FileNotFoundError: the pictures of "clevr_art" are not there.
     """
     kind, *rest = name.split("/")
     common: dict[str, Any] = {
@@ -58,9 +60,14 @@ def open_set(name: str, split: str, size: int, seed: int = 0, workers: int = 0) 
         from perception.data import clevr_lite
 
         return clevr_lite.ClevrLite(task=rest[0], shapes=rest[1], **common)
+    if kind == "clevr_art" and len(rest) == 1:
+        from perception.data import clevr_lite
+
+        folder = datasets.find_dataset("clevr_art")
+        return clevr_lite.ClevrArt(folder, rest[0], split, size, seed)
     raise ValueError(
         "a data set is named svrt/PROBLEM, svrt_ood/FAMILY, art/TASK/HELD_OUT,"
-        f" art_unicode/TASK/HELD_OUT or clevr_lite/TASK/SHAPES, got {name!r}"
+        f" art_unicode/TASK/HELD_OUT, clevr_lite/TASK/SHAPES or clevr_art/TASK, got {name!r}"
     )
 
 
@@ -99,8 +106,10 @@ class Reader:
         self.size, self.train, self.flips, self.seed = size, train, flips and train, seed
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, flips) for positions of the stream."""
+        """(rows, flips) for positions of the stream; ValueError for a negative one."""
         indices = np.asarray(indices, np.int64)
+        if indices.size and indices.min() < 0:
+            raise ValueError(f"positions must not be negative, got {indices.min()}")
         rows = indices % self.size
         if self.train:
             rows = permute.shuffled(indices, self.size, self.seed)

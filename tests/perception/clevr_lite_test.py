@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from perception.data import clevr_lite, solids
+from perception.tasks import image_sets
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +73,48 @@ def test_rmts_has_two_panels_and_other_shapes_only_for_testing():
         clevr_lite.ClevrLite("xor")
 
 
-def test_original_pictures_are_read(tmp_path):
+@pytest.fixture
+def original(tmp_path):
+    """A folder as CLEVR-ART is laid out: problems 0 and 2 of one test set and of a variant."""
     image = pytest.importorskip("PIL.Image")
-    root = tmp_path / "rmts_images"
-    for k in (0, 2):
-        folder = root / "test_ood" / f"prob_{k}"
-        folder.mkdir(parents=True)
-        for panel in range(2):
-            picture = np.full((240, 320, 3), 40 * k + panel, np.uint8)
-            image.fromarray(picture).save(folder / f"CLEVR_{panel}.png")
+    root = tmp_path / "clevr_art" / "rmts_images"
+    for folder in ("test_ood", "test_ood_torus"):
+        for k in (0, 2):
+            (root / folder / f"prob_{k}").mkdir(parents=True)
+            for panel in range(2):
+                picture = np.full((240, 320, 3), 40 * k + panel, np.uint8)
+                image.fromarray(picture).save(root / folder / f"prob_{k}" / f"CLEVR_{panel}.png")
     np.savez(root / "RMTS_ood_test.npz", y=np.array([1, 0, 1]))
-    made = clevr_lite.ClevrArt(tmp_path, "rmts", "test")
+    return tmp_path / "clevr_art"
+
+
+def test_original_pictures_are_read(original, monkeypatch):
+    made = clevr_lite.ClevrArt(original, "rmts", "test")
     batch = made.rows([0, 1])
     assert batch["label"].tolist() == [1, 1]
     assert batch["image"].shape == (2, 2, 128, 128, 3)
     assert batch["image"][:, :, 0, 0, 0].tolist() == [[0, 1], [80, 81]]
     with pytest.raises(FileNotFoundError, match="train set: .* is missing"):
-        clevr_lite.ClevrArt(tmp_path, "rmts", "train")
+        clevr_lite.ClevrArt(original, "rmts", "train")
     with pytest.raises(ValueError, match="holds 2 problems, wanted 3"):
-        clevr_lite.ClevrArt(tmp_path, "rmts", "test", size=3)
+        clevr_lite.ClevrArt(original, "rmts", "test", size=3)
+    monkeypatch.setenv("RWKVJAX_DATA", str(original.parent))
+    named = image_sets.open_set("clevr_art/rmts", "test", 2)
+    assert (named.rows([0, 1])["image"] == batch["image"]).all()
+
+
+def test_other_original_pictures_have_another_name(original):
+    """Stored glimpses are found by the name: those of a variant must not be taken for these."""
+    names = {
+        clevr_lite.ClevrArt(original, "rmts", "test", variant=variant).name
+        for variant in ("", "_torus")
+    }
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("answers", ([1, 0], [1, 0, 2], [[1, 0], [0, 1], [1, 0]]))
+def test_answers_must_fit_the_pictures(original, answers):
+    """Too few, out of range, or one-hot: the labels of other problems would be taken."""
+    np.savez(original / "rmts_images" / "RMTS_ood_test.npz", y=np.array(answers))
+    with pytest.raises(ValueError, match="must hold one answer in 0 ... 1 for each problem"):
+        clevr_lite.ClevrArt(original, "rmts", "test")

@@ -85,6 +85,9 @@ def test_bad_arguments(arguments, message):
 def test_rows_outside_of_the_set():
     with pytest.raises(IndexError, match="0 ... 4"):
         svrt.Svrt(1, size=5).rows([5])
+    for split in ("train", "test"):  # not silently the last image
+        with pytest.raises(ValueError, match="must not be negative, got -1"):
+            svrt.Svrt(1, split=split, size=5).get([3, -1])
 
 
 def test_default_cache_dir(monkeypatch, tmp_path):
