@@ -8,13 +8,14 @@
     python -m perception.contact_sheet --set=oddity --problem=topology --out=sheet.png
 
 One problem fills the sheet; --problem=all (the default) shows every problem of the set, one row
-each. Images of two classes are framed white (label 0) and black (label 1); of several panels, the
-answer is framed black.
+each. Images of label 1 are framed green, those of label 0 white; of several panels, the answer is
+framed green. Needs Pillow.
 """
 
 from __future__ import annotations
 
 import pathlib
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,8 @@ flags.DEFINE_integer("seed", 0, "Seed of the set.", 0, flag_values=_FLAGS)
 flags.DEFINE_string("out", "sheet.png", "PNG to write.", flag_values=_FLAGS)
 
 _BORDER = 3
-_GREY, _WHITE, _BLACK = 150, 255, 0
+_GREY, _WHITE, _GREEN = (150, 150, 150), (255, 255, 255), (20, 170, 60)
+_NAMES = 150  # pixels of the column of names
 
 
 def problems_of(name: str) -> list[Any]:
@@ -77,11 +79,37 @@ def sheet(name: str, problems: list[Any], rows: int, columns: int, split: str, s
         batch = made.rows(np.arange(rows * per_row))
         tiles = [_tile(i, y, name) for i, y in zip(batch["image"], batch["label"], strict=True)]
         for k in range(rows):
-            strips.append(np.concatenate(tiles[k * per_row : (k + 1) * per_row], axis=1))
+            row = np.concatenate(tiles[k * per_row : (k + 1) * per_row], axis=1)
+            name_of_row = _title(name, problem) if k == 0 else ""
+            strips.append(np.concatenate([_written(name_of_row, len(row)), row], axis=1))
     width = max(s.shape[1] for s in strips)
-    fill = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=_GREY)
-            for s in strips]  # fmt: skip
-    return np.concatenate(fill)
+    return np.concatenate([_padded(s, ((0, 0), (0, width - s.shape[1])), _GREY) for s in strips])
+
+
+def _title(name: str, problem: Any) -> str:
+    """What is written beside the first row of a problem."""
+    number = str(problem)
+    if name == "oddity" and number.isdigit() and int(number) < len(oddity.NAMES):
+        return f"{number} {oddity.NAMES[int(number)]}"
+    return f"problem {number}" if name == "svrt" else number.replace("_", " ")
+
+
+def _written(text: str, height: int) -> np.ndarray:
+    """Black text on grey: uint8 [height, _NAMES, 3]."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise ImportError("contact sheets need Pillow: pip install pillow") from error
+    picture = Image.new("RGB", (_NAMES, height), _GREY)
+    lines = "\n".join(textwrap.wrap(text, 22))
+    ImageDraw.Draw(picture).multiline_text((6, height // 2 - 10), lines, fill=(0, 0, 0))
+    return np.asarray(picture)
+
+
+def _padded(picture: np.ndarray, edges: Any, colour: tuple[int, int, int]) -> np.ndarray:
+    """uint8 [h, w, 3] with a border of one colour; edges: ((top, bottom), (left, right))."""
+    channels = [np.pad(picture[..., c], edges, constant_values=colour[c]) for c in range(3)]
+    return np.stack(channels, axis=-1)
 
 
 def _has_panels(name: str, images: np.ndarray) -> bool:
@@ -91,20 +119,19 @@ def _has_panels(name: str, images: np.ndarray) -> bool:
 def _tile(image: np.ndarray, label: int, name: str) -> np.ndarray:
     """One example with its frame or frames: uint8 [h, w, 3]."""
     if name in ("oddity", "clevr_lite") or (name == "art" and image.ndim == 3):
-        colours = [_BLACK if k == label else _WHITE for k in range(len(image))]
+        colours = [_GREEN if k == label else _WHITE for k in range(len(image))]
         framed = np.concatenate(
             [_framed(p, c) for p, c in zip(image, colours, strict=True)], axis=1
         )
     else:
-        framed = _framed(image, _BLACK if label else _WHITE)
-    return np.pad(framed, ((2, 2), (2, 4), (0, 0)), constant_values=_GREY)
+        framed = _framed(image, _GREEN if label else _WHITE)
+    return _padded(framed, ((2, 2), (2, 4)), _GREY)
 
 
-def _framed(image: np.ndarray, colour: int) -> np.ndarray:
+def _framed(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=-1)
-    edges = ((_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0))
-    return np.pad(image, edges, constant_values=colour)
+    return _padded(image, ((_BORDER, _BORDER), (_BORDER, _BORDER)), colour)
 
 
 def write_png(path: str | pathlib.Path, picture: np.ndarray) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from core import metrics, plots
 from core.task import PyTree
+from perception import fixation
 from perception import images as images_lib
 from perception.frontend import FrontEndConfig, look
 from perception.saliency import saliency
@@ -34,7 +36,7 @@ def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path) -> None
     ready = images_lib.prepare(images, cfg.polarity)
     key = jax.random.key(0) if cfg.policy == "random" else None
     seen = jax.device_get(look(ready, cfg, key))
-    maps = np.asarray(saliency(ready, cfg.saliency))
+    maps = np.asarray(jax.jit(saliency, static_argnums=1)(ready, cfg.saliency))
     figure, axes = plt.subplots(
         len(images), 3, figsize=(13.5, 3.9 * len(images)), squeeze=False, layout="constrained"
     )
@@ -43,7 +45,8 @@ def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path) -> None
         left.set_title("saliency" if row == 0 else "")
         _draw_path(middle, images[row], seen.pixel[row], cfg)
         middle.set_title("fixations in order, inhibited discs" if row == 0 else "")
-        right.imshow(_mosaic(seen.content[row]), cmap="gray_r" if images.shape[-1] == 1 else None)
+        shown = _mosaic(seen.content[row], images.shape[-1])
+        right.imshow(shown, cmap="gray_r" if cfg.polarity == "ink" else "gray")
         right.set_title("what is seen there" if row == 0 else "")
         for axis in (left, middle, right):
             axis.set_xticks([])
@@ -56,10 +59,15 @@ def _draw_path(axis: Any, image: np.ndarray, pixels: np.ndarray, cfg: FrontEndCo
     plt = plots.pyplot()
     _show(axis, image)
     axis.plot(pixels[:, 1], pixels[:, 0], "-", color="tab:orange", linewidth=1, alpha=0.8)
+    # Discs lie around the reported locations, up to a pixel off the fixated ones.
+    height = len(image)
+    places = np.asarray(fixation.locations(jnp.asarray(pixels), height, cfg.fixation.offset))
+    centres = (places + 1) / 2 * (height - 1)  # (x, y) in pixels of the grid
+    radius = cfg.fixation.size / height / 2 * (height - 1)
     for number, (row, column) in enumerate(pixels, 1):
         if cfg.policy == "salient" and cfg.fixation.inhibition == "hard":
             disc = plt.Circle(
-                (column, row), cfg.fixation.size / 2, color="tab:blue", alpha=0.18, linewidth=0
+                centres[number - 1], radius, color="tab:blue", alpha=0.18, linewidth=0
             )
             axis.add_patch(disc)
         axis.annotate(
@@ -76,10 +84,17 @@ def _show(axis: Any, image: np.ndarray) -> None:
     axis.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
-def _mosaic(content: np.ndarray) -> np.ndarray:
-    """Glimpses [T, K, g, g] side by side: fixations along columns of a grid, scales below."""
+def _mosaic(content: np.ndarray, colours: int) -> np.ndarray:
+    """Glimpses [T, K, g, g] side by side: fixations along columns of a grid, scales below.
+
+    Args:
+      content: contents of one image, whose channels are scales x colours.
+      colours: of the image, 1 or 3.
+
+    Returns:
+      [h, w] with NaN between glimpses, or [h, w, 3] with white between them.
+    """
     count, channels, side, _ = content.shape
-    colours = 3 if channels % 3 == 0 and channels > 3 else 1
     scales = channels // colours
     across = -(-count // 3)
     rows = -(-count // across)
@@ -174,9 +189,8 @@ def run_pictures(cfg: Any, task: Any, params: PyTree, out: Path) -> None:
     network = task.network
     if "content" not in network.inputs:
         return
-    batch = image_sets.open_set(cfg.data.name, "test", cfg.data.test, cfg.data.seed).rows(
-        np.arange(SHOWN)
-    )
+    size = max(cfg.data.test, SHOWN)
+    batch = image_sets.open_set(cfg.data.name, "test", size, cfg.data.seed).rows(np.arange(SHOWN))
     panels = image_sets.candidates(batch["image"], cfg.data.grey)
     images = panels.reshape(-1, *panels.shape[2:])[:SHOWN]
     scan_path(images, cfg.frontend, out / "glimpses.png")

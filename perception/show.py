@@ -35,13 +35,16 @@ flags.DEFINE_integer("size", 11, "Of the inhibited discs.", 1, flag_values=FLAGS
 
 
 def read_picture(path: str) -> np.ndarray:
-    """A picture file as grey uint8 [1, H, H, 1]."""
+    """A picture file as grey uint8 [1, H, H, 1]; what is transparent is shown on white."""
     values = np.asarray(plots.pyplot().imread(path))
-    if values.dtype != np.uint8:  # PNG is read as floats in [0, 1]
-        values = (255 * values).round().astype(np.uint8)
-    if values.ndim == 3:  # without a possible alpha channel
-        values = values[..., :3].mean(axis=-1).round().astype(np.uint8)
-    return values[None, ..., None]
+    # PNG is read as floats in [0, 1], other files as the integers that they hold.
+    top = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype).max)
+    light = values.astype(np.float64) / top
+    if light.ndim == 3:
+        colours = light.shape[-1] - (light.shape[-1] in (2, 4))  # the last one is the opacity
+        opacity = light[..., colours] if colours < light.shape[-1] else 1.0
+        light = 1 - opacity * (1 - light[..., :colours].mean(axis=-1))
+    return (255 * light).round().astype(np.uint8)[None, ..., None]
 
 
 def main(values: flags.FlagValues) -> None:

@@ -13,11 +13,16 @@ FIRST = {"svrt": 1, "svrt_ood": "arrows", "art": "rmts", "clevr_lite": "rmts", "
 
 @pytest.mark.parametrize("name", contact_sheet.SETS)
 def test_sheets_show_rows_of_framed_images(name):
+    pytest.importorskip("PIL")
     picture = contact_sheet.sheet(name, [FIRST[name]], 2, 6, "test", 0)
     assert picture.dtype == np.uint8 and picture.ndim == 3
     side = 100 if name == "oddity" else 128
     assert picture.shape[0] == 2 * (side + 10) and picture.shape[1] >= 4 * side
     assert {0, 255} <= set(np.unique(picture))
+    # Every example has a green frame where its answer is; the names stand on the left.
+    green = (picture == contact_sheet._GREEN).all(-1)
+    assert green[:, contact_sheet._NAMES :].any() and not green[:, : contact_sheet._NAMES].any()
+    assert (picture[: side + 10, : contact_sheet._NAMES] == 0).any()  # the name of the problem
     assert contact_sheet.problems_of(name)
 
 
