@@ -10,12 +10,8 @@ rounds: a step reads every weight but the embedding once. Prints JSON lines and 
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,14 +25,7 @@ from rwkvjax import model
 from rwkvjax.config import Config
 
 _FLAGS = flags.FlagValues()
-flags.DEFINE_string("size", "", "A published size, see rwkvjax.config.SIZES.", flag_values=_FLAGS)
-flags.DEFINE_integer("tokens", 16, "Tokens of one round.", 1, flag_values=_FLAGS)
-flags.DEFINE_integer("rounds", 7, "Rounds over all contenders.", 1, flag_values=_FLAGS)
-flags.DEFINE_integer("threads", 0, "Cores for each contender; 0 is all.", 0, flag_values=_FLAGS)
-flags.DEFINE_list(
-    "contenders", list(inference.CONTENDERS), "Which to run; the first is the baseline.",
-    flag_values=_FLAGS,
-)  # fmt: skip
+inference.define_flags(_FLAGS, tokens=16, rounds=7, chosen=list(inference.CONTENDERS))
 
 
 def bytes_per_token(cfg: Config) -> int:
@@ -62,33 +51,23 @@ def bandwidth(repeats: int = 15) -> float:
 
 def main(values: flags.FlagValues) -> None:
     """Measures and prints."""
-    if not values.size:
-        raise flags.Error("--size is required: a published size, see rwkvjax.config.SIZES")
-    if values.threads:
-        os.sched_setaffinity(0, range(values.threads))
-    before = bandwidth()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pth"
-        cfg = inference.write_model(path, values.size)
-        results = inference.compare(
-            "decode", path, values.tokens, values.rounds, values.contenders, values.threads
-        )
-    ceiling = max(before, bandwidth()) / bytes_per_token(cfg)
+    cfg, results, ceilings = inference.run("decode", values, bandwidth)
+    bound = max(ceilings) / bytes_per_token(cfg)
     lines: list[dict[str, Any]] = []
     for result in results:
         line = {"benchmark": "decode", "size": values.size, **result.line(results[0])}
-        line["of_float32_bound"] = round(line["tokens_per_s"] / ceiling, 3)
+        line["of_float32_bound"] = round(line["tokens_per_s"] / bound, 3)
         lines.append(line)
-        print(json.dumps(line))
-    print(f"\n{values.size}: bound of reading float32 weights {ceiling:.1f} tokens/s\n")
-    print("| | tokens/s | of the float32 bound | speed | per CPU second | CPU ms a token | GB |")
-    print("|---" * 7 + "|")
-    for line in lines:
-        print(
-            f"| {line['contender']} | {line['tokens_per_s']} | {line['of_float32_bound']:.0%} |"
-            f" {line['speed_up']:.2f} | {line['speed_up_per_cpu_s']:.2f} |"
-            f" {line['cpu_ms_per_token']:.1f} | {line['model_gb']} |"
-        )
+    columns = {
+        "tokens/s": lambda line: f"{line['tokens_per_s']}",
+        "of the float32 bound": lambda line: f"{line['of_float32_bound']:.0%}",
+        "speed": lambda line: f"{line['speed_up']:.2f}",
+        "per CPU second": lambda line: f"{line['speed_up_per_cpu_s']:.2f}",
+        "CPU ms a token": lambda line: f"{line['cpu_ms_per_token']:.1f}",
+        "GB": lambda line: f"{line['model_gb']}",
+    }
+    inference.show(lines, columns)
+    print(f"\n{values.size}: bound of reading float32 weights {bound:.1f} tokens/s")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from absl import flags
 
 from rwkvjax import config as config_lib
 from rwkvjax.weights import names, pth
@@ -88,6 +90,48 @@ class Result:
             "speed_up_per_cpu_s": round(ratio(self.cpu, baseline.cpu), 3),
             "model_gb": round(self.model_bytes / 1e9, 2),
         }
+
+
+def define_flags(values: flags.FlagValues, tokens: int, rounds: int, chosen: list[str]) -> None:
+    """The flags that both programs have."""
+    flags.DEFINE_string(
+        "size", "", "A published size, see rwkvjax.config.SIZES.", flag_values=values
+    )
+    flags.DEFINE_integer("tokens", tokens, "Tokens of one round.", 1, flag_values=values)
+    flags.DEFINE_integer("rounds", rounds, "Rounds over all contenders.", 1, flag_values=values)
+    flags.DEFINE_integer("threads", 0, "Cores for each; 0 is all.", 0, flag_values=values)
+    flags.DEFINE_list(
+        "contenders", chosen, "Which to run; the first is the baseline.", flag_values=values
+    )
+
+
+def run(
+    task: str, values: flags.FlagValues, ceiling: Callable[[], Any]
+) -> tuple[config_lib.Config, list[Result], list[Any]]:
+    """Runs what the flags say; `ceiling` is measured before and after, on the same cores."""
+    if not values.size:
+        raise flags.Error("--size is required: a published size, see rwkvjax.config.SIZES")
+    if values.threads:
+        os.sched_setaffinity(0, range(values.threads))
+    before = ceiling()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pth"
+        cfg = write_model(path, values.size)
+        results = compare(
+            task, path, values.tokens, values.rounds, values.contenders, values.threads
+        )
+    return cfg, results, [before, ceiling()]
+
+
+def show(lines: list[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
+    """Prints JSON lines and then a table of the given columns."""
+    for line in lines:
+        print(json.dumps(line))
+    print()
+    print(f"| | {' | '.join(columns)} |")
+    print("|---" * (1 + len(columns)) + "|")
+    for line in lines:
+        print(f"| {line['contender']} | {' | '.join(text(line) for text in columns.values())} |")
 
 
 def compare(

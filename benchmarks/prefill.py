@@ -10,12 +10,8 @@ the work of a prompt is counted as two operations for each weight but the embedd
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,15 +25,11 @@ from rwkvjax import model
 from rwkvjax.config import Config
 
 _FLAGS = flags.FlagValues()
-flags.DEFINE_string("size", "", "A published size, see rwkvjax.config.SIZES.", flag_values=_FLAGS)
-flags.DEFINE_integer("tokens", 1024, "Length of the prompt.", 1, flag_values=_FLAGS)
-flags.DEFINE_integer("rounds", 5, "Rounds over all contenders.", 1, flag_values=_FLAGS)
-flags.DEFINE_integer("threads", 0, "Cores for each contender; 0 is all.", 0, flag_values=_FLAGS)
-flags.DEFINE_list(
-    "contenders",
-    ["rwkvjax float32", "rwkvjax bfloat16 stored", "rwkvjax int8", "official rwkv float32"],
-    "Which to run; the first is the baseline.",
-    flag_values=_FLAGS,
+inference.define_flags(
+    _FLAGS,
+    tokens=1024,
+    rounds=5,
+    chosen=["rwkvjax float32", "rwkvjax bfloat16 stored", "rwkvjax int8", "official rwkv float32"],
 )
 
 
@@ -63,18 +55,8 @@ def matmul_rate(repeats: int = 9) -> tuple[float, float]:
 
 def main(values: flags.FlagValues) -> None:
     """Measures and prints."""
-    if not values.size:
-        raise flags.Error("--size is required: a published size, see rwkvjax.config.SIZES")
-    if values.threads:
-        os.sched_setaffinity(0, range(values.threads))
-    before = matmul_rate()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pth"
-        cfg = inference.write_model(path, values.size)
-        results = inference.compare(
-            "prefill", path, values.tokens, values.rounds, values.contenders, values.threads
-        )
-    rate, rate_per_cpu = map(max, zip(before, matmul_rate(), strict=True))
+    cfg, results, ceilings = inference.run("prefill", values, matmul_rate)
+    rate, rate_per_cpu = map(max, zip(*ceilings, strict=True))
     work = flops_per_token(cfg)
     lines: list[dict[str, Any]] = []
     for result in results:
@@ -84,16 +66,16 @@ def main(values: flags.FlagValues) -> None:
             1e3 / line["cpu_ms_per_token"] * work / rate_per_cpu, 3
         )
         lines.append(line)
-        print(json.dumps(line))
-    print(f"\n{values.size}, {values.tokens} tokens; float32 products {rate / 1e9:.0f} GFLOP/s\n")
-    print("| | tokens/s | of the matmul rate | per CPU second | speed | per CPU second | GB |")
-    print("|---" * 7 + "|")
-    for line in lines:
-        print(
-            f"| {line['contender']} | {line['tokens_per_s']} | {line['of_matmul_rate']:.0%} |"
-            f" {line['of_matmul_rate_per_cpu_s']:.0%} | {line['speed_up']:.2f} |"
-            f" {line['speed_up_per_cpu_s']:.2f} | {line['model_gb']} |"
-        )
+    columns = {
+        "tokens/s": lambda line: f"{line['tokens_per_s']}",
+        "of the matmul rate": lambda line: f"{line['of_matmul_rate']:.0%}",
+        "the same per CPU second": lambda line: f"{line['of_matmul_rate_per_cpu_s']:.0%}",
+        "speed": lambda line: f"{line['speed_up']:.2f}",
+        "speed per CPU second": lambda line: f"{line['speed_up_per_cpu_s']:.2f}",
+        "GB": lambda line: f"{line['model_gb']}",
+    }
+    inference.show(lines, columns)
+    print(f"\n{values.size}, {values.tokens} tokens; float32 products {rate / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,10 @@ def load_config(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
         version, sizes = infer({name: t.shape for name, t in opened.tensors.items()})
         return config_of(version, sizes, group_norm_eps=opened.group_norm_eps), {}
     if found is None:
-        raise FileNotFoundError(f"no checkpoint found at {path}")
+        raise FileNotFoundError(
+            f"no checkpoint found at {path}: expected a run's workdir, one step of it, or a file of"
+            " weights"
+        )
     saver = checkpoint.Checkpointer(found[0], keep=0, read_only=True)
     try:
         meta = saver.meta(found[1])

@@ -247,6 +247,8 @@ def matmul(x: jax.Array, weight: Any, accumulate: Any = None) -> jax.Array:
     if isinstance(weight, QuantizedMatrix | BFloat16Matrix | LowRankMatrix):
         product = weight.multiply(x)
         return product if accumulate is None else product.astype(accumulate)
+    if accumulate in (None, jnp.float32) and narrow.beats_dot(x, weight):
+        return narrow.multiply(x, weight, None, narrow.as_stored)
     return jnp.matmul(x, weight.astype(x.dtype), preferred_element_type=accumulate)
 
 

@@ -5,11 +5,15 @@ Decoding reads every weight once per token, so narrow weights should be faster i
 CPU XLA's own dot of converted weights is up to thirty times slower than the float32 dot instead:
 the conversion keeps it from a vectorised loop. Two forms stay fast:
 
-rows (one or two rows of x): the sum over I is cut into stretches of J. The J products of a
-stretch are written out, so that the whole is one elementwise loop over [I/J, O], which XLA
-vectorises and spreads over threads; the I/J partial sums are joined by a product with ones.
+rows (one or two rows of x): the sum over I is cut into J stretches of L = I/J. A product of each
+stretch is written out, so that the whole is one elementwise loop over [L, O], which XLA vectorises
+and spreads over threads; the L partial sums are joined by a product with ones. Each of the J
+streams is read from end to end, which is up to 2.4 times as fast as J neighbouring rows at once.
 
-    p[g, o] = sum_{j < J} x[gJ + j] W[gJ + j, o]            y[o] = sum_g p[g, o]
+    p[l, o] = sum_{j < J} x[jL + l] W[jL + l, o]            y[o] = sum_l p[l, o]
+
+With scales of groups the J products are those of neighbouring rows, p[g, o] over x[gJ + j], so that
+each partial sum has one scale.
 
 blocks (up to `MOST_ROWS` rows): a loop over stretches of K rows of W widens one stretch at a time,
 which stays in the cache, and multiplies by it with the ordinary dot.
@@ -32,8 +36,14 @@ Widen = Callable[[jax.Array], tuple[jax.Array, ...]]
 
 FEW_ROWS = 2
 MOST_ROWS = 32
-_STRETCH = 16
+_PRODUCTS = 16  # J
 _BLOCK = 128
+_LARGE = 2**20
+
+
+def as_stored(stored: jax.Array) -> tuple[jax.Array]:
+    """float32 as it is."""
+    return (stored,)
 
 
 def bfloat16_bits(stored: jax.Array) -> tuple[jax.Array]:
@@ -62,7 +72,19 @@ def applies(x: jax.Array, stored: jax.Array) -> bool:
         jax.default_backend() == "cpu"
         and 0 < rows <= MOST_ROWS
         and x.dtype in (jnp.float32, jnp.bfloat16)
-        and stored.shape[-2] % _STRETCH == 0
+        and stored.shape[-2] % _PRODUCTS == 0
+    )
+
+
+def beats_dot(x: jax.Array, weight: jax.Array) -> bool:
+    """Whether `multiply` is faster than XLA's float32 dot: a large, tall matrix (by a quarter)."""
+    return (
+        weight.ndim == 2
+        and x.dtype == weight.dtype == jnp.float32
+        and math.prod(x.shape[:-1]) <= FEW_ROWS
+        and weight.shape[0] >= 2 * weight.shape[1]
+        and weight.size >= _LARGE
+        and applies(x, weight)
     )
 
 
@@ -82,7 +104,7 @@ def multiply(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Wi
     scale = None if scale is None else scale.astype(jnp.float32)
     after, within = (scale, None) if scale is None or len(scale) == 1 else (None, scale)
     group = None if within is None else x.shape[-1] // len(within)
-    if len(rows) <= FEW_ROWS and (group is None or group % _STRETCH == 0):
+    if len(rows) <= FEW_ROWS and (group is None or group % _PRODUCTS == 0):
         y = jnp.stack([_row(row, stored, within, widen) for row in rows])
     else:
         y = _blocks(rows, stored, within, widen)
@@ -91,22 +113,26 @@ def multiply(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Wi
 
 
 def _row(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:
-    """One row x [I] -> [O]; the groups of `scale` hold whole stretches."""
-    stretches, columns = stored.shape[0] // _STRETCH, stored.shape[1]
-    cut = stored.reshape(stretches, _STRETCH, columns)
-    pieces = x.reshape(-1, stretches, _STRETCH)
-    partial: list[jax.Array] = [jnp.zeros((stretches, columns))] * len(pieces)
-    for j in range(_STRETCH):
-        for p, weights in enumerate(widen(cut[:, j])):
-            partial[p] = partial[p] + pieces[p, :, j, None] * weights
+    """One row x [I] -> [O]; the groups of `scale` hold whole runs of neighbours."""
+    sums, columns = stored.shape[0] // _PRODUCTS, stored.shape[1]
+    if scale is None:
+        cut = stored.reshape(_PRODUCTS, sums, columns)
+        pieces = x.reshape(-1, _PRODUCTS, sums)
+    else:
+        cut = stored.reshape(sums, _PRODUCTS, columns).swapaxes(0, 1)
+        pieces = x.reshape(-1, sums, _PRODUCTS).swapaxes(1, 2)
+    partial: list[jax.Array] = [jnp.zeros((sums, columns))] * len(pieces)
+    for j in range(_PRODUCTS):
+        for p, weights in enumerate(widen(cut[j])):
+            partial[p] = partial[p] + pieces[p, j, :, None] * weights
     if scale is not None:
         factors = scale.reshape(len(pieces), -1, 1, columns)
         repeated = jnp.broadcast_to(
-            factors, (*factors.shape[:2], stretches // factors.shape[1], columns)
-        ).reshape(len(pieces), stretches, columns)
+            factors, (*factors.shape[:2], sums // factors.shape[1], columns)
+        ).reshape(len(pieces), sums, columns)
         partial = [repeated[p] * part for p, part in enumerate(partial)]
     total = functools.reduce(jnp.add, partial)
-    return (jnp.ones((1, stretches)) @ total)[0]
+    return (jnp.ones((1, sums)) @ total)[0]
 
 
 def _blocks(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:

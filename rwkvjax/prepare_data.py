@@ -13,17 +13,17 @@ A run that was killed goes on where it stopped when the same command is given ag
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
+from core import cli
 from rwkvjax.data.magic_prime import magic_prime
 from rwkvjax.data.prepare import PrepareOptions, Statistics, prepare
 from rwkvjax.data.text import ReadOptions
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def define_flags(flag_values: flags.FlagValues) -> None:
     """Adds the flags of this program; not done by importing it."""
     add: dict = {"flag_values": flag_values}
     flags.DEFINE_multi_string(
@@ -111,18 +111,15 @@ def summary(name: str, statistics: Statistics, contexts: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: flags.FlagValues) -> None:
     """Runs with the parsed flags."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; inputs are given with --input")
-    try:
-        options = options_from(flags.FLAGS)
+    with cli.explain():
+        options = options_from(values)
         statistics = prepare(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"prepare_data: {error}")
-    print(summary(options.output, statistics, flags.FLAGS.ctx))
+    print(summary(options.output, statistics, values.ctx))
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    _FLAGS = flags.FlagValues()
+    define_flags(_FLAGS)
+    cli.program(main, _FLAGS, __doc__ or "")

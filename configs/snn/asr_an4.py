@@ -9,18 +9,12 @@ The argument is CELL[,ENCODER WIDTH]. docs/speech.md has the results.
 
 from ml_collections import ConfigDict
 
+from configs.snn import asr_shared
+
 
 def get_config(arg: str = "ssnu") -> ConfigDict:
     cell, width = (*arg.split(","), "128")[:2]
-    units = {
-        "cell": (cell,),
-        "recurrent": True,
-        "train_decay": cell.endswith("snu"),
-        "decay": 0.8,
-        "threshold": 0.5,
-    }
-    if cell.endswith("snu"):
-        units["decay_range"] = (0.3, 0.95)
+    units = asr_shared.units(cell)
     return ConfigDict(
         {
             "task": "transducer",
@@ -28,11 +22,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "corpus": "an4",
                 "tokens": "characters",
                 "buckets": 3,
-                # Manifests of your own, with --config.data.corpus= (empty).
-                "train": "",
-                "valid": "",
-                "test": "",
-                "skip_bad": False,
+                **asr_shared.manifests(),
                 "eval_batch_size": 16,
             },
             "features": {
@@ -55,7 +45,7 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "joint": "additive",
                 "joint_size": 96,
                 "ctc": True,
-                "gain": 3.0 if cell.endswith("ssnu") else 1.0,
+                "gain": asr_shared.gain(cell),
             },
             "loss": {"dropout": 0.2, "ctc": 0.5, "max_symbols": 6},
             "optimizer": {

@@ -10,18 +10,12 @@ units of each of the two encoder layers. docs/speech.md has the results.
 
 from ml_collections import ConfigDict
 
+from configs.snn import asr_shared
+
 
 def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
     cell, width = (*arg.split(","), "96")[:2]
-    units = {
-        "cell": (cell,),
-        "recurrent": True,
-        "train_decay": cell.endswith("snu"),
-        "decay": 0.8,
-        "threshold": 0.5,
-    }
-    if cell.endswith("snu"):
-        units["decay_range"] = (0.3, 0.95)
+    units = asr_shared.units(cell)
     return ConfigDict(
         {
             "task": "transducer",
@@ -30,11 +24,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "options": {"longest": 3, "train": 3000, "test": 300},
                 "tokens": "words",
                 "buckets": 2,
-                # Manifests of your own, with --config.data.corpus= (empty).
-                "train": "",
-                "valid": "",
-                "test": "",
-                "skip_bad": False,
+                **asr_shared.manifests(),
                 "eval_batch_size": 50,
             },
             "features": {
@@ -60,7 +50,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "joint": "additive",
                 "joint_size": 64,
                 "ctc": True,
-                "gain": 3.0 if cell.endswith("ssnu") else 1.0,
+                "gain": asr_shared.gain(cell),
             },
             "loss": {"dropout": 0.1, "ctc": 0.5},
             "optimizer": {

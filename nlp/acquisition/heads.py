@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,7 +50,7 @@ class Heads:
       epochs, batch_size, learning_rate: of Adam.
       stopping: "none"; "best" takes the epoch with the best validation F1 of each member;
         "min_mode" stops in the wrong direction as the public code does.
-      patience: of "min_mode".
+      patience, min_delta: of "min_mode", see `nlp.stopping.last_epoch`.
       single_task: train every task in a model of its own. Linear heads with "bce" are the same
         either way; with hidden units, separate tasks share nothing.
     """
@@ -63,6 +63,7 @@ class Heads:
     learning_rate: float = 0.03
     stopping: str = "none"
     patience: int = 3
+    min_delta: float = 0.0
     single_task: bool = False
 
     def __post_init__(self) -> None:
@@ -241,21 +242,40 @@ def train_and_predict(
     """
     if task.how.stopping == "none":
         return probabilities(task, train(task, seed), vectors)
-    history, curves = [], []
-    for epochs in range(1, task.how.epochs + 1):  # the first epochs of all are the same
-        found = probabilities(task, train(task, seed, epochs), vectors)
-        history.append(found)
-        curves.append(
-            [
-                metrics.f1_two_class(truth[held], own[held] >= 0.5)
-                for held, own in zip(validation, found, strict=True)
-            ]
-        )
-    chosen = np.zeros_like(history[0])
-    for member, curve in enumerate(zip(*curves, strict=True)):
-        if task.how.stopping == "best":
-            epoch = stopping.best_epoch(list(curve))
-        else:
-            epoch = stopping.last_epoch(list(curve), "min", task.how.patience)
-        chosen[member] = history[epoch][member]
-    return chosen
+
+    def score(params: PyTree) -> list[float]:
+        found = probabilities(task, params, vectors)
+        members = zip(validation, found, strict=True)
+        return [metrics.f1_two_class(truth[held], own[held] >= 0.5) for held, own in members]
+
+    return probabilities(task, train_with_stopping(task, seed, score), vectors)
+
+
+def train_with_stopping(
+    task: HeadsTask, seed: int, score: Callable[[PyTree], Sequence[float]]
+) -> PyTree:
+    """Parameters of each member at the epoch that the stopping rule of `task.how` chooses.
+
+    Args:
+      task: what is trained; its rule is "best" or "min_mode".
+      seed: of the training.
+      score: parameters -> validation score of every member [M], higher is better.
+    """
+    how = task.how
+    history: list[PyTree] = []
+    curves: list[list[float]] = [[] for _ in range(len(task.frozen["weights"]))]
+    for epochs in range(1, how.epochs + 1):  # the first epochs of all are the same
+        history.append(train(task, seed, epochs))
+        for curve, value in zip(curves, score(history[-1]), strict=True):
+            curve.append(value)
+        if how.stopping == "min_mode" and max(_chosen(c, how) for c in curves) < epochs - 1:
+            break  # every member has stopped before this epoch
+    chosen = [_chosen(curve, how) for curve in curves]
+    pick = lambda *leaves: jnp.stack([leaves[epoch][m] for m, epoch in enumerate(chosen)])
+    return jax.tree.map(pick, *history)
+
+
+def _chosen(curve: Sequence[float], how: Heads) -> int:
+    if how.stopping == "best":
+        return stopping.best_epoch(curve)
+    return stopping.last_epoch(curve, "min", how.patience, how.min_delta)

@@ -13,13 +13,14 @@ import csv
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from core import files
+from nlp import database
 from nlp.annotations import DataError
 from nlp.annotations.aggregate import TextLabels
 
@@ -68,27 +69,11 @@ class Project:
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None)
             self._stack.callback(self._db.close)
-            self._prepare()
-        except sqlite3.DatabaseError as error:
+            database.prepare(self._db, _SCHEMA, SCHEMA_VERSION, "FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+        except (sqlite3.DatabaseError, database.FormatError) as error:
             self._stack.close()
             raise DataError(f"{self.path} is no annotation project: {error}") from error
-        except DataError:
-            self._stack.close()
-            raise
-
-    def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION) or (version == 0 and tables):
-            raise DataError(f"{self.path} is no annotation project of format {SCHEMA_VERSION}")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA foreign_keys=ON")
-        if version == 0:
-            with self._transaction():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def __enter__(self) -> Project:
         return self
@@ -100,16 +85,6 @@ class Project:
         """Closes the file."""
         self._stack.close()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     # --- what there is to annotate
 
     def add_texts(self, texts: Iterable[tuple[str, str]]) -> int:
@@ -119,7 +94,7 @@ class Project:
           DataError: an id that is known with another text, or an empty id or text.
         """
         new = 0
-        with self._transaction():
+        with database.transaction(self._db):
             for name, text in texts:
                 if not name or not text.strip():
                     raise DataError(f"text {name!r} is empty or has no id")
@@ -138,7 +113,7 @@ class Project:
             raise DataError(f"the project has the tasks {known}, got {list(names)}")
         if not names or len(set(names)) != len(names) or not all(names):
             raise DataError(f"expected one or more different task names, got {list(names)}")
-        with self._transaction():
+        with database.transaction(self._db):
             for name in names if not known else ():
                 self._db.execute("INSERT INTO tasks (name) VALUES (?)", (name,))
 
@@ -157,7 +132,7 @@ class Project:
 
         Questions that were planned before stay as they are.
         """
-        with self._transaction():
+        with database.transaction(self._db):
             last = self._db.execute("SELECT COALESCE(MAX(round), 0) FROM questions").fetchone()[0]
             ask = [(q.text + 1, q.task + 1, last + 1, q.reason, q.probability) for q in questions]
             self._db.executemany("INSERT OR IGNORE INTO questions VALUES (?, ?, ?, ?, ?)", ask)
@@ -190,7 +165,7 @@ class Project:
         texts = {r[0]: r[1] for r in self._db.execute("SELECT id, number FROM texts")}
         tasks = {r[0]: r[1] for r in self._db.execute("SELECT name, number FROM tasks")}
         count = 0
-        with self._transaction():
+        with database.transaction(self._db):
             for text, task, annotator, value in rows:
                 if text not in texts or task not in tasks:
                     raise DataError(f"answer to an unknown text or task: {text!r}, {task!r}")

@@ -14,11 +14,11 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from core import files
+from nlp import database
 from nlp.evaluation.records import Response
 
 SCHEMA_VERSION = 1
@@ -55,22 +55,12 @@ class Cache:
                 self.path, timeout=60, isolation_level=None, check_same_thread=False
             )
             self._stack.callback(self._db.close)
-            self._prepare()
-        except sqlite3.DatabaseError as error:
+            # NORMAL is safe against kill; see the module.
+            database.prepare(self._db, _SCHEMA, SCHEMA_VERSION, "NORMAL")
+        except (sqlite3.DatabaseError, database.FormatError) as error:
             self._stack.close()
             raise CacheError(f"{self.path} is not a usable cache: {error}") from error
         self._stack.enter_context(files.exclusive_lock(self._lock_file(self._owner)))
-
-    def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise CacheError(f"{self.path} has format {version}; this is {SCHEMA_VERSION}")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")  # safe against kill; see the module
-        with self._transaction():
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def __enter__(self) -> Cache:
         return self
@@ -84,16 +74,6 @@ class Cache:
             self._db.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
         self._stack.close()
         self._lock_file(self._owner).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def get(self, key: str) -> Response | None:
         """The stored answer, or None."""
@@ -114,7 +94,7 @@ class Cache:
         """Reserves the right to ask: "mine", or somebody has "answered" or is "busy" asking."""
         if self.has(key):  # the usual case of a resumed run needs no write lock
             return "answered"
-        with self._transaction():
+        with database.transaction(self._db):
             if self.has(key):
                 return "answered"
             row = self._db.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
@@ -136,7 +116,7 @@ class Cache:
         """
         if response.status != "ok":
             raise ValueError(f"only answers are stored, got status {response.status!r}")
-        with self._transaction():
+        with database.transaction(self._db):
             values = (key, response.to_json(), time.time())
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", values)
             self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
@@ -144,7 +124,7 @@ class Cache:
 
     def put_failure(self, key: str, response: Response) -> None:
         """Notes why there is no answer; the next run asks again."""
-        with self._transaction():
+        with database.transaction(self._db):
             values = (key, response.to_json(), time.time())
             self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", values)
             self._db.execute("DELETE FROM claims WHERE key = ?", (key,))

@@ -98,7 +98,11 @@ def _expand(specification: str, format: str) -> list[InputFile]:
         found = [(PurePath(match).as_posix(), Path(match)) for match in matches]
         found = [(name, file) for name, file in found if file.is_file()]
         return _discovered(specification, found, format, by_suffix=False)
-    raise FileNotFoundError(f"input {specification!r}: no such file, folder or pattern match")
+    raise FileNotFoundError(
+        f"input {specification!r}: no such file, folder or pattern match. Give a path"
+        " (--config.data.train=FILE, --input=FILE), \"stdlib:\" for the source of Python's standard"
+        " library, or set RWKVJAX_DATA to the folder of the data sets"
+    )
 
 
 def _walk(root: Path, skipped: Iterable[str] = ()) -> list[Path]:

@@ -23,7 +23,6 @@ from nlp.acquisition import (
 )
 from nlp.acquisition.heads import Heads, HeadsTask, multihot_loss, probabilities, train
 from nlp.annotations.aggregate import TextLabels
-from nlp.augmentation import training
 from nlp.personalization import synthetic
 
 T = np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0]], bool)
@@ -171,7 +170,7 @@ def test_bad_members_are_refused(separable):
     with pytest.raises(ValueError, match="loss must be"):
         Heads(loss="mse")
     stopping_heads = Heads(stopping="best")
-    for settings in (simulation.Simulation, project.Tool, training.Training):
+    for settings in (simulation.Simulation, project.Tool):
         with pytest.raises(ValueError, match="trains all epochs"):
             settings(heads=stopping_heads)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from nlp.acquisition.heads import Heads
 from nlp.annotations.aggregate import TextLabels
 from nlp.augmentation import experiment, filters, report, small_generator, training
 from nlp.augmentation.conversations import (
@@ -216,6 +217,29 @@ def test_original_texts_are_encoded_without_the_synthetic_ones(monkeypatch):
     assert fitted == [["a", "b"], ["a", "b", "c", "d"]]
     assert [row["combination"] for row in table] == ["original", "+ para", "para alone"]
     assert [row["texts"] for row in table] == [2, 4, 2]
+
+
+def test_the_stopping_defect_of_the_public_code_is_there_only_by_name():
+    words = {0: "good fine great", 1: "bad poor awful"}
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    texts = tuple(f"{rng.choice(words[k].split())} thing {i % 7}" for i, k in enumerate(labels))
+    part = training.Part(texts[:40], labels[:40])
+    held = {name: training.Part(texts[40:], labels[40:]) for name in ("validation", "test")}
+
+    def scores(how, **given):
+        heads = Heads(epochs=12, batch_size=40, learning_rate=0.01, **given)
+        table = training.compare(part, how, ("a", "b"), training.Training(seeds=1, heads=heads))
+        return table[0]["test_f1"]
+
+    assert training.Training().heads.stopping == "none"
+    defect = {"stopping": "min_mode", "patience": 4, "min_delta": 0.001}
+    five = Heads(epochs=5, batch_size=40, learning_rate=0.01)
+    expected = training.compare(part, held, ("a", "b"), training.Training(seeds=1, heads=five))
+    assert scores(held, **defect) == expected[0]["test_f1"]  # a rising score stops after five
+    assert scores(held, stopping="best") >= scores(held, **defect)
+    with pytest.raises(ValueError, match="needs a part 'validation'"):
+        scores({"test": held["test"]}, **defect)
 
 
 def test_gains_in_points_and_normalised():

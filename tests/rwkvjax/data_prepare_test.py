@@ -416,6 +416,6 @@ def test_the_program(corpus, tmp_path):
     assert "magic prime  29 (ctx 64)" in done.stdout
     assert "magic prime  none: a magic prime for ctx 9999 needs at least 29997" in done.stdout
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and done.stdout == ""
-    assert "prepare_data: " in done.stderr and "exist; pass overwrite" in done.stderr
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "exist; pass overwrite" in done.stderr
     assert "Traceback" not in done.stderr

@@ -79,6 +79,18 @@ def test_narrow_products_equal_those_of_the_dense_matrix(bits, group, rows):
     np.testing.assert_allclose(rounded.astype(np.float32), expected, 0.03, 0.6)
 
 
+@pytest.mark.parametrize("rows, used", [(1, True), (3, False)])
+def test_one_row_times_a_tall_matrix(rows, used):
+    rng = np.random.RandomState(rows)
+    weight, x = rng.randn(2048, 512).astype(np.float32), rng.randn(rows, 2048).astype(np.float32)
+    assert narrow.beats_dot(jnp.asarray(x), jnp.asarray(weight)) == used
+    assert not narrow.beats_dot(jnp.asarray(x[:, :512]), jnp.asarray(weight.T))
+    expected = x.astype(np.float64) @ weight.astype(np.float64)
+    np.testing.assert_allclose(
+        matrices.matmul(jnp.asarray(x), jnp.asarray(weight)), expected, 0, 4e-4
+    )
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=16, max_size=16))
 def test_bits_stand_for_the_bfloat16_numbers(values):
