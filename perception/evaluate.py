@@ -4,7 +4,8 @@
     python -m perception.evaluate --runs='runs/svrt1_*'
     python -m perception.evaluate --runs='runs/svrt1_*' --sets=svrt_ood/lines --size=5600
 
-Runs that differ in nothing but the seed of the training are put together. The interval is Student's
+Runs that differ in nothing but the seed of the training are put together; where settings of one
+name differ in more than that, each shows what sets it apart. The interval is Student's
 over the seeds (they share training and test images), or, for a single run, Wilson's over the test
 problems; both 95 %. Without --sets, what the runs were tested on at their end is summarised;
 with it, their last checkpoints are tested anew.
@@ -13,18 +14,20 @@ with it, their last checkpoints are tested anew.
 from __future__ import annotations
 
 import dataclasses
-import glob
 import json
-import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from core import checkpoint, cli, files
+from core import config as config_lib
+from perception import runs
+from perception.intervals import student, wilson
 from perception.tasks import reasoning_run
 
 FLAGS = flags.FlagValues()
@@ -35,17 +38,15 @@ flags.DEFINE_list("sets", [], "Data sets to test on, e.g. svrt_ood/lines.", flag
 flags.DEFINE_integer("size", 2000, "Problems of each of --sets.", 1, flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file for the summary.", flag_values=FLAGS)
 
-# Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond the table, the normal's.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-_NORMAL = 1.96
-
 
 class Report(NamedTuple):
-    """One finished run: what identifies its setting, its seed, and accuracy by test set."""
+    """One finished run: name of its setting, its seed, accuracy by test set, and the settings
+    that have influence (see `perception.runs`)."""
 
     setting: str
     seed: int
     test: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, Any]
 
 
 class Row(NamedTuple):
@@ -59,33 +60,18 @@ class Row(NamedTuple):
     high: float
 
 
-def wilson(right: float, count: float) -> tuple[float, float]:
-    """95 % interval of a proportion, in [0, 1]: Wilson's score interval."""
-    if not 0 <= right <= count or count <= 0:
-        raise ValueError(f"expected 0 <= right <= count, got {right=} {count=}")
-    p, z = right / count, _NORMAL
-    centre = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def student(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean of at least two values: Student's."""
-    if len(values) < 2:
-        raise ValueError(f"an interval over seeds needs at least two values, got {len(values)}")
-    freedom = len(values) - 1
-    quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL
-    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return mean - half, mean + half
-
-
 def summarise(reports: Sequence[Report]) -> list[Row]:
-    """One row for each setting and test set, in the order of the reports."""
+    """One row for each setting and test set, in the order of the reports.
+
+    Raises:
+      ValueError: two reports of the same setting and seed.
+    """
+    settings = runs.names([r.setting for r in reports], [r.settings for r in reports])
+    runs.check_seeds([(s, r.seed) for s, r in zip(settings, reports, strict=True)])
     groups: dict[tuple[str, str], list[Mapping[str, float]]] = {}
-    for report in reports:
+    for setting, report in zip(settings, reports, strict=True):
         for name, values in report.test.items():
-            groups.setdefault((report.setting, name), []).append(values)
+            groups.setdefault((setting, name), []).append(values)
     rows = []
     for (setting, name), found in groups.items():
         accuracies = [values["accuracy"] for values in found]
@@ -114,26 +100,13 @@ def table(rows: Sequence[Row]) -> str:
 # --- runs on disk -------------------------------------------------------------------------------
 
 
-def find_runs(patterns: Sequence[str]) -> list[Path]:
-    """Workdirs that match; FileNotFoundError names a pattern without any."""
-    found: list[Path] = []
-    for pattern in patterns:
-        here = [Path(p) for p in sorted(glob.glob(pattern)) if (Path(p) / "config.json").is_file()]
-        if not here:
-            raise FileNotFoundError(f"no run (a folder with config.json) matches {pattern!r}")
-        found += here
-    return found
-
-
 def read_config(run: Path) -> reasoning_run.RunConfig:
     """The configuration of a run."""
-    with open(run / "config.json", encoding="utf-8") as file:
-        values = json.load(file)
-    return reasoning_run.build_config(values["config"])
+    return reasoning_run.build_config(runs.read_config(run))
 
 
 def setting_of(cfg: reasoning_run.RunConfig) -> str:
-    """A readable name of everything but the seed."""
+    """A readable name of the main settings; `summarise` adds others that tell runs apart."""
     front, stem = cfg.frontend, cfg.model.stem
     parts = [cfg.data.name, f"{cfg.data.train} problems", cfg.model.network]
     if cfg.model.network not in reasoning_run.IMAGE_NETWORKS:
@@ -150,13 +123,20 @@ def read_report(run: Path) -> Report:
     if not path.is_file():
         raise FileNotFoundError(f"{run} has no report.json: the run is not finished")
     with open(path, encoding="utf-8") as file:
-        return Report(setting_of(cfg), cfg.train.seed, json.load(file)["test"])
+        return report_of(cfg, json.load(file)["test"])
+
+
+def report_of(cfg: reasoning_run.RunConfig, test: Mapping[str, Mapping[str, float]]) -> Report:
+    """The report of a run with that configuration and these accuracies."""
+    settings = runs.settings(config_lib.to_dict(cfg))
+    return Report(setting_of(cfg), cfg.train.seed, test, settings)
 
 
 def test_again(run: Path, sets: Sequence[str], size: int) -> Report:
     """Tests the last checkpoint of a run on other sets."""
     cfg = read_config(run)
-    cfg = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, validation=0))
+    data = dataclasses.replace(cfg.data, validation=0, others=tuple(sets), test_others=size)
+    cfg = dataclasses.replace(cfg, data=data)
     source = reasoning_run.open_source(cfg, sets[0], "test", size)
     with tempfile.TemporaryDirectory() as scratch:
         quiet = lambda line: None
@@ -166,22 +146,24 @@ def test_again(run: Path, sets: Sequence[str], size: int) -> Report:
             if saver.latest_step() is None:
                 raise FileNotFoundError(f"{run} has no checkpoint")
             state, _ = trainer.start(saver)
+            if int(state.step) < cfg.train.steps:
+                print(f"{run} is at step {int(state.step)} of {cfg.train.steps}", file=sys.stderr)
         finally:
             saver.close()
         params = state.ema if cfg.train.ema else state.params
         found = reasoning_run.score(cfg, trainer, params, [(name, size) for name in sets])
-    return Report(setting_of(cfg), cfg.train.seed, found)
+    return report_of(cfg, found)
 
 
 def main(values: flags.FlagValues) -> None:
     """Prints the table, and writes it as JSON where asked to."""
     with cli.explain():
-        runs = find_runs(values.runs)
+        found = runs.find(values.runs, "config.json")
         if values.sets:
-            reports = [test_again(run, values.sets, values.size) for run in runs]
+            reports = [test_again(run, values.sets, values.size) for run in found]
         else:
-            reports = [read_report(run) for run in runs]
-    rows = summarise(reports)
+            reports = [read_report(run) for run in found]
+        rows = summarise(reports)
     print(table(rows))
     if values.output:
         text = json.dumps([row._asdict() for row in rows], indent=2)

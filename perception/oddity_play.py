@@ -6,19 +6,18 @@
 
 Open the address it prints. Answers are kept, one JSON object a line, in --answers; started again
 with the same file the game goes on with the next riddle. --models names a file with the accuracies
-of models, {"model": {"family or riddle number": accuracy in 0 ... 1}}; those of riddles are
-averaged over their family.
+of models, {"model": {"family, riddle number or all": accuracy in 0 ... 1}}, such as
+`perception.oddity_report` writes; a model is shown for the families of which it knows all riddles.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 import struct
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -27,12 +26,12 @@ from absl import flags
 
 from core import cli, files
 from perception.data import oddity
+from perception.intervals import wilson
 from perception.oddity_page import PAGE
 
 HOST = "127.0.0.1"
 RIDDLES = 1_000_000  # no one runs out
 _LARGEST_BODY = 4_096
-_Z = 1.959964  # 97.5 % quantile of the normal distribution
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_integer("port", 8000, "Port; 0: any free one.", 0, 65535, flag_values=_FLAGS)
@@ -155,7 +154,11 @@ class Game:
         with self._lock:
             answers = list(self._answers)
         rows = []
-        for family, members in (*oddity.FAMILIES.items(), ("all", range(len(oddity.NAMES)))):
+        drawn = set(self._riddles.riddles)
+        groups = {name: drawn.intersection(own) for name, own in oddity.FAMILIES.items()}
+        for family, members in {**groups, "all": drawn}.items():
+            if not members:  # a family that this game does not have
+                continue
             mine = [r["correct"] for r in answers if r["riddle"] in members]
             low, high = wilson(sum(mine), len(mine)) if mine else (None, None)
             rows.append(
@@ -165,30 +168,26 @@ class Game:
                     "share": sum(mine) / len(mine) if mine else None,
                     "low": low,
                     "high": high,
-                    "models": [model_share(m, family) for m in self.models.values()],
+                    "models": [model_share(m, members) for m in self.models.values()],
                 }
             )
         return {"chance": 1 / oddity.FRAMES, "models": list(self.models), "rows": rows}
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (E. B. Wilson, 1927)."""
-    p, z2 = right / n, _Z * _Z
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def model_share(accuracies: Mapping[str, float], riddles: Collection[int]) -> float | None:
+    """A model's mean accuracy over riddles, None unless all are known: a person who sees them all
+    must not be set beside a model that was tested on the easier half.
 
-
-def model_share(accuracies: Mapping[str, float], family: str) -> float | None:
-    """A model's accuracy on a family: its own entry, or the mean over those of its riddles; for
-    "all", over everything that is known."""
-    if family in accuracies:
-        return accuracies[family]
-    if family == "all":
-        known = [s for f in oddity.FAMILIES if (s := model_share(accuracies, f)) is not None]
-    else:
-        known = [accuracies[str(r)] for r in oddity.FAMILIES[family] if str(r) in accuracies]
-    return sum(known) / len(known) if known else None
+    A riddle's accuracy is its own entry, or that of its family, or that of "all".
+    """
+    total = 0.0
+    for riddle in riddles:
+        names = (str(riddle), oddity.family_of(riddle), "all")
+        known = [accuracies[name] for name in names if name in accuracies]
+        if not known:
+            return None
+        total += known[0]
+    return total / len(riddles)
 
 
 def read_models(path: str) -> dict[str, dict[str, float]]:
@@ -279,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise PlayError(413, f"an answer has at most {_LARGEST_BODY} bytes")
         try:
             body = json.loads(self.rfile.read(int(length)))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlayError(400, f"the answer is not JSON: {error}") from error
         return _json(self.server.game.answer(body))
 

@@ -3,14 +3,15 @@
 
     python -m perception.oddity_report --runs='runs/oddity*' --output=comparison
 
-Prints a table (accuracy, mean over seeds and standard deviation; parameters; training samples until
-validation first reaches a level) and writes to the folder: families.png, learning.png (accuracy
-against training samples) and models.json (for `perception.oddity_play --models`).
+Runs that differ in nothing but the seed of the training are put together; where settings of one
+name differ in more than that, each shows what sets it apart. Prints a table (accuracy, mean over
+seeds and standard deviation; parameters; training samples until validation first reaches a level)
+and writes to the folder: families.png, learning.png (accuracy against training samples) and
+models.json (for `perception.oddity_play --models`).
 """
 
 from __future__ import annotations
 
-import glob
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,10 @@ import numpy as np
 from absl import flags
 
 from core import cli, files, metrics, plots
+from core import config as config_lib
 from perception import oddity_pictures
+from perception import runs as runs_lib
+from perception.tasks import oddity_run
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
 
@@ -31,14 +35,15 @@ flags.mark_flag_as_required("runs", flag_values=_FLAGS)
 
 
 class Run(NamedTuple):
-    """A finished run: its report, and the file of its metrics."""
+    """A finished run: its report, the file of its metrics, and its settings (`perception.runs`)."""
 
     report: dict[str, Any]
     metrics: Path
+    settings: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """What runs have in common that differ in their seed."""
+        """Network and riddles, as far as they are not the usual ones."""
         r = self.report
         special = [
             r[key] for key, usual in (("eye", "cnn"), ("learning", "bptt")) if r[key] != usual
@@ -54,12 +59,11 @@ def find_runs(pattern: str) -> list[Run]:
       FileNotFoundError: none.
     """
     found = []
-    for folder in sorted(glob.glob(pattern)):
-        path = Path(folder) / "report.json"
-        if path.is_file():
-            found.append(Run(json.loads(path.read_text()), Path(folder) / "metrics.jsonl"))
-    if not found:
-        raise FileNotFoundError(f"no run with a report.json matches {pattern!r}")
+    for folder in runs_lib.find([pattern], "report.json"):
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        cfg = oddity_run.build_config(runs_lib.read_config(folder))
+        settings = runs_lib.settings(config_lib.to_dict(cfg))
+        found.append(Run(report, folder / "metrics.jsonl", settings))
     return found
 
 
@@ -71,10 +75,17 @@ def samples_until(run: Run, level: float) -> float:
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:
-    """Runs by name and number of training samples."""
+    """Runs that differ in nothing but the seed, by name and number of training samples.
+
+    Raises:
+      ValueError: two runs of the same settings and seed.
+    """
+    labels = [f"{run.name}, {run.report['samples']:,} samples" for run in runs]
+    names = runs_lib.names(labels, [run.settings for run in runs])
+    runs_lib.check_seeds([(n, r.report["seed"]) for n, r in zip(names, runs, strict=True)])
     found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(f"{run.name}, {run.report['samples']:,} samples", []).append(run)
+    for name, run in zip(names, runs, strict=True):
+        found.setdefault(name, []).append(run)
     return found
 
 
@@ -130,13 +141,18 @@ def main(values: flags.FlagValues) -> None:
     """See the module docstring."""
     with cli.explain():
         runs = find_runs(values.runs)
-    print(table(runs, values.level))
+        shown = table(runs, values.level)
+    print(shown)
     if not values.output:
         return
     out = Path(values.output).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     families(runs, out / "families.png")
-    curves = [(f"{run.name}, seed {run.report['seed']}", run.report, run.metrics) for run in runs]
+    curves = [
+        (f"{name}, seed {run.report['seed']}", run.report, run.metrics)
+        for name, own in grouped(runs).items()
+        for run in own
+    ]
     oddity_pictures.learning(curves, out / "learning.png")
     files.write_text(out / "models.json", json.dumps(for_player(runs), indent=2) + "\n")
 

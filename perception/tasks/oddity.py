@@ -17,11 +17,12 @@ import optax
 
 from core.data import Source
 from core.task import Aux, PyTree
+from perception.tasks.problems import ProblemTask
 
 OBJECTIVES = ("binary", "softmax")
 
 
-class OddityTask:
+class OddityTask(ProblemTask):
     """Training and scoring of one network."""
 
     def __init__(
@@ -39,19 +40,7 @@ class OddityTask:
           eval_source: held-out problems.
           eval_batch_size: problems scored at a time.
         """
-        if objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
-        self.network, self.objective = network, objective
-        self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
-        self.units = ("problems", 1)
-
-    def param_specs(self) -> PyTree:
-        """See `Task.param_specs`."""
-        return self.network.param_specs()
-
-    def init_carry(self, batch_size: int) -> PyTree:
-        """Nothing crosses batches."""
-        return ()
+        super().__init__(network, objective, OBJECTIVES, eval_source, eval_batch_size)
 
     def scores(
         self, params: PyTree, batch: Mapping[str, jax.Array], key: jax.Array | None = None
@@ -67,28 +56,12 @@ class OddityTask:
         odd = jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
         return optax.sigmoid_binary_cross_entropy(scores, odd).mean(axis=-1)
 
-    def loss(
-        self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Aux]]:
-        """See `Task.loss`."""
-        scores = self.scores(params, batch, key)
-        right = (jnp.argmax(scores, axis=-1) == batch["label"]).mean()
-        return self.losses(scores, batch["label"]).mean(), (carry, {"accuracy": right})
-
-    def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Sums over the valid rows of a batch."""
-        scores, valid = self.scores(params, batch), batch["valid"]
-        right = jnp.argmax(scores, axis=-1) == batch["label"]
-        return {
-            "count": valid.sum(),
-            "right": (right * valid).sum(),
-            "nll": (self.losses(scores, batch["label"]) * valid).sum(),
-        }
-
-    def eval_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Accuracy and mean loss."""
-        count = max(sums["count"], 1.0)
-        return {"accuracy": sums["right"] / count, "nll": sums["nll"] / count}
+    def judged(
+        self, params: PyTree, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `ProblemTask.judged`."""
+        scores, labels = self.scores(params, batch, key), batch["label"]
+        return self.losses(scores, labels), jnp.argmax(scores, axis=-1) == labels
 
 
 class OnlineOddityTask(OddityTask):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import cli, files, optim
 from core import config as config_lib
+from core import files, optim
 from core import params as params_lib
 from core.data import Source
 from core.loop import Trainer
@@ -27,6 +26,7 @@ from perception.frontend import FrontEndConfig
 from perception.networks.eyes import FrameEncoder, GlimpseEye
 from perception.networks.oren import Oren
 from perception.networks.saccadic import Saccadic
+from perception.tasks import launch
 from perception.tasks.glimpse_sets import GlimpseSet
 from perception.tasks.image_sets import Reader
 from perception.tasks.oddity import OddityTask, OnlineOddityTask
@@ -47,7 +47,8 @@ class DataConfig:
       train, validation, test: problems in each split; no validation split with 0.
       resolution: pixels of a frame's side.
       contrast: of the deviation of the odd frame.
-      seed: of the images (that of the training: `train.seed`).
+      seed: of the images, and of the order in which the eye "cnn" gets those of training (initial
+        values, dropout and saccades: `train.seed`).
       workers: processes that draw images.
       eval_batch_size: problems scored at a time.
     """
@@ -62,6 +63,11 @@ class DataConfig:
     seed: int = 0
     workers: int = 0
     eval_batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        launch.check_least(
+            self, train=1, validation=0, test=1, seed=0, workers=0, eval_batch_size=1
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,21 +216,18 @@ def build_config(values: Any) -> RunConfig:
 def make_trainer(
     cfg: RunConfig, workdir: Path, report: Callable[[str], None] | None = None
 ) -> Trainer:
-    """Builds data, task and optimiser."""
+    """Builds data, task and optimiser.
+
+    Raises:
+      ValueError: the folder holds another run, or the configuration cannot be followed.
+    """
+    launch.check_resumed(cfg, workdir, build_config)
     data = cfg.data
     train = open_source(cfg, "train", data.train)
     held_out = open_source(cfg, "validation", data.validation) if data.validation else None
     network = build_network(cfg.model, data.resolution, cfg.frontend)
     task = LEARNING[cfg.learning](network, cfg.objective, held_out, data.eval_batch_size)
-    return Trainer(
-        task,
-        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
-        train,
-        cfg.train,
-        workdir,
-        run_config=config_lib.to_dict(cfg),
-        report=report,
-    )
+    return launch.trainer(task, cfg, train, workdir, report)
 
 
 def answers(
@@ -298,17 +301,10 @@ def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
 
 def main(config: Any, workdir: str) -> None:
     """Trains as configured; writes report.json and figures."""
-    out = Path(workdir).expanduser().resolve()
-    with cli.explain():
-        cfg = build_config(config)
-        trainer = make_trainer(cfg, out)
-    if jax.process_index() == 0:
-        count = params_lib.count(trainer.specs)
-        print(f"{cfg.model.network} on {cfg.data.riddle}: {count:,} parameters", file=sys.stderr)
-    result, params = run(cfg, trainer)
-    if jax.process_index() == 0:
-        from perception import oddity_pictures
+    launch.launch(config, workdir, build=build_config, prepare=make_trainer, run=run, draw=_draw)
 
-        print(json.dumps(result, indent=2))
-        task: OddityTask = trainer.task  # type: ignore[assignment]
-        oddity_pictures.run_pictures(cfg, task, params, result, out)
+
+def _draw(cfg: RunConfig, task: Any, params: PyTree, report: dict[str, Any], out: Path) -> None:
+    from perception import oddity_pictures
+
+    oddity_pictures.run_pictures(cfg, task, params, report, out)

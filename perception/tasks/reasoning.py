@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import optax
 
 from core.data import Source
-from core.task import Aux, PyTree
+from core.task import PyTree
+from perception.tasks.problems import ProblemTask
 
 OBJECTIVES = ("classes", "binary", "candidates", "weighted")
 
 
-class ReasoningTask:
+class ReasoningTask(ProblemTask):
     """Training and scoring of one network."""
 
     def __init__(
@@ -42,32 +43,19 @@ class ReasoningTask:
           eval_source: held-out problems.
           eval_batch_size: problems scored at a time.
         """
-        if objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+        super().__init__(network, objective, OBJECTIVES, eval_source, eval_batch_size)
         if objective != "classes" and network.outputs != 1:
             raise ValueError(f"objective {objective!r} needs one output, got {network.outputs}")
         if objective == "classes" and network.outputs < 2:
             raise ValueError(f"classes need at least two outputs, got {network.outputs}")
-        self.network, self.objective, self.polarity = network, objective, polarity
-        self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
-        self.units = ("problems", 1)
+        self.polarity = polarity
 
-    def param_specs(self) -> PyTree:
-        """See `Task.param_specs`."""
-        return self.network.param_specs()
-
-    def init_carry(self, batch_size: int) -> PyTree:
-        """Nothing crosses batches."""
-        return ()
-
-    def loss(
-        self, params: PyTree, carry: PyTree, batch: Mapping[str, jax.Array], key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Aux]]:
-        """See `Task.loss`."""
-        logits = self.logits(params, batch, key)
-        value = self._losses(logits, batch["label"]).mean()
-        right = (self.predict(logits) == batch["label"]).mean()
-        return value, (carry, {"accuracy": right})
+    def judged(
+        self, params: PyTree, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `ProblemTask.judged`."""
+        logits, labels = self.logits(params, batch, key), batch["label"]
+        return self._losses(logits, labels), self.predict(logits) == labels
 
     def logits(
         self, params: PyTree, batch: Mapping[str, jax.Array], key: jax.Array | None = None
@@ -109,19 +97,3 @@ class ReasoningTask:
             weight = jnp.where(right > 0, count - 1.0, 1.0)
             return (weight * optax.sigmoid_binary_cross_entropy(logits, right)).mean(axis=-1)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-    def eval_sums(self, params: PyTree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Sums over the valid rows of a batch."""
-        logits = self.logits(params, batch)
-        right = self.predict(logits) == batch["label"]
-        valid = batch["valid"]
-        return {
-            "count": valid.sum(),
-            "right": (right * valid).sum(),
-            "nll": (self._losses(logits, batch["label"]) * valid).sum(),
-        }
-
-    def eval_metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Accuracy and mean loss."""
-        count = max(sums["count"], 1.0)
-        return {"accuracy": sums["right"] / count, "nll": sums["nll"] / count}

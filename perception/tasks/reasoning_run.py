@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import cli, files, optim
 from core import config as config_lib
+from core import files, optim
 from core import params as params_lib
 from core.data import Source
 from core.loop import Trainer, make_evaluate
 from core.task import PyTree, TrainConfig
 from perception.frontend import FrontEndConfig
 from perception.networks import StemConfig
+from perception.tasks import launch
 from perception.tasks.glimpse_sets import GlimpseSet
-from perception.tasks.image_sets import Reader, WholeImages, open_set
+from perception.tasks.image_sets import Reader, WholeImages, candidates, open_set
 from perception.tasks.reasoning import ReasoningTask
 
 # Network -> (module, class).
@@ -70,6 +70,10 @@ class DataConfig:
     workers: int = 0
     eval_batch_size: int = 100
     folder: str = ""
+
+    def __post_init__(self) -> None:
+        launch.check_least(self, train=1, validation=0, test=1, test_others=1)
+        launch.check_least(self, seed=0, workers=0, eval_batch_size=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +155,12 @@ def make_trainer(
       workdir: of the run.
       report: see `Trainer`.
       train: examples instead of those that the configuration names.
+
+    Raises:
+      ValueError: the folder holds another run, or the configuration cannot be followed.
     """
+    launch.check_resumed(cfg, workdir, build_config)
+    check_sets(cfg)
     data = cfg.data
     train = train or open_source(cfg, data.name, "train", data.train)
     held_out = None
@@ -161,15 +170,27 @@ def make_trainer(
     task = ReasoningTask(
         network, cfg.objective, cfg.frontend.polarity, held_out, data.eval_batch_size
     )
-    return Trainer(
-        task,
-        optim.adamw(cfg.optimizer, task.param_specs(), cfg.train.steps),
-        train,
-        cfg.train,
-        workdir,
-        run_config=config_lib.to_dict(cfg),
-        report=report,
-    )
+    return launch.trainer(task, cfg, train, workdir, report)
+
+
+def check_sets(cfg: RunConfig) -> None:
+    """Raises ValueError, before any training, for a test set that does not exist or whose problems
+    the network cannot read."""
+    data = cfg.data
+
+    def shape(name: str, split: str) -> tuple[int, ...]:
+        images = open_set(name, split, 1, data.seed)
+        drawn = images.unpack(images.make(np.arange(1)))["image"]
+        return candidates(drawn, data.grey).shape[1:]
+
+    expected = shape(data.name, "train")
+    for name, _ in test_sets(cfg):
+        found = shape(name, "test")
+        if found != expected:
+            raise ValueError(
+                f"problems of {name!r} are images [P, H, H, C] of shape {found}, but those of"
+                f" {data.name!r}, on which is trained, {expected}"
+            )
 
 
 def test_sets(cfg: RunConfig) -> list[tuple[str, int]]:
@@ -193,23 +214,6 @@ def score(
     return found
 
 
-def main(config: Any, workdir: str) -> None:
-    """Trains as configured; writes report.json, accuracy.png and pictures of what was seen."""
-    out = Path(workdir).expanduser().resolve()
-    with cli.explain():
-        cfg = build_config(config)
-        trainer = make_trainer(cfg, out)
-    if jax.process_index() == 0:
-        count = params_lib.count(trainer.specs)
-        print(f"{cfg.model.network} on {cfg.data.name}: {count:,} parameters", file=sys.stderr)
-    result, params = run(cfg, trainer)
-    if jax.process_index() == 0:
-        from perception import pictures
-
-        print(json.dumps(result, indent=2))
-        pictures.run_pictures(cfg, trainer.task, params, out)
-
-
 def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
     """Trains and tests; (report, which is also written to report.json, and parameters)."""
     start = time.monotonic()
@@ -228,3 +232,14 @@ def run(cfg: RunConfig, trainer: Trainer) -> tuple[dict[str, Any], PyTree]:
     if jax.process_index() == 0:
         files.write_text(trainer.workdir / "report.json", json.dumps(report, indent=2) + "\n")
     return report, params
+
+
+def main(config: Any, workdir: str) -> None:
+    """Trains as configured; writes report.json, accuracy.png and pictures of what was seen."""
+    launch.launch(config, workdir, build=build_config, prepare=make_trainer, run=run, draw=_draw)
+
+
+def _draw(cfg: RunConfig, task: Any, params: PyTree, report: dict[str, Any], out: Path) -> None:
+    from perception import pictures
+
+    pictures.run_pictures(cfg, task, params, out)

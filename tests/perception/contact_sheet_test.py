@@ -18,11 +18,11 @@ def test_sheets_show_rows_of_framed_images(name):
     assert picture.dtype == np.uint8 and picture.ndim == 3
     side = 100 if name == "oddity" else 128
     assert picture.shape[0] == 2 * (side + 10) and picture.shape[1] >= 4 * side
-    assert {0, 255} <= set(np.unique(picture))
+    assert 255 in picture and 150 in picture
     # Every example has a green frame where its answer is; the names stand on the left.
     green = (picture == contact_sheet._GREEN).all(-1)
     assert green[:, contact_sheet._NAMES :].any() and not green[:, : contact_sheet._NAMES].any()
-    assert (picture[: side + 10, : contact_sheet._NAMES] == 0).any()  # the name of the problem
+    assert (picture[: side + 10, : contact_sheet._NAMES] < 60).any()  # the name of the problem
     assert contact_sheet.problems_of(name)
 
 

@@ -327,7 +327,7 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
     assert list(models.values()) == [
         {"topology": report["test"]["accuracy"], "41": report["test"]["accuracy"]}
     ]
-    with pytest.raises(FileNotFoundError, match="no run with a report"):
+    with pytest.raises(FileNotFoundError, match="no run .a folder with report.json"):
         oddity_report.find_runs(f"{tmp_path}/none*")
 
 

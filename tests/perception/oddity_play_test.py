@@ -48,10 +48,21 @@ def test_scores_stand_beside_chance_and_the_models(tmp_path):
     scores = _game(tmp_path / "a.jsonl").scores()
     assert scores["chance"] == 1 / 6 and scores["models"] == ["OReN", "SNU"]
     rows = {r["family"]: r["models"] for r in scores["rows"]}
-    assert rows["topology"] == [0.9, None]
+    assert rows["topology"] == [pytest.approx((0.1 + 3 * 0.9) / 4), None]
     assert rows["colour orientation"] == [None, pytest.approx(0.6)]
-    assert rows["all"] == [0.9, pytest.approx(0.6)]
+    assert rows["all"] == [None, None]  # neither knows all riddles of this game
     assert scores["rows"][0]["share"] is None
+
+
+def test_models_are_averaged_over_the_riddles_of_the_game(tmp_path):
+    riddles = oddity.Oddity([0, 1, 41, 42, 43], split="test", size=10)
+    models = {"A": {"colour_orientation": 0.5, "topology": 0.9, "42": 0.3}, "B": {"all": 0.4}}
+    scores = oddity_play.Game(riddles, tmp_path / "a.jsonl", models).scores()
+    rows = {r["family"]: r["models"] for r in scores["rows"]}
+    assert list(rows) == ["colour orientation", "topology", "all"]
+    # By riddle, as they are drawn: 0.5, 0.5, 0.9, 0.3, 0.9.
+    assert rows["topology"] == [pytest.approx(0.7), pytest.approx(0.4)]
+    assert rows["all"] == [pytest.approx(3.1 / 5), pytest.approx(0.4)]
 
 
 def test_wilson_interval():
@@ -109,7 +120,7 @@ def test_models_are_checked(tmp_path):
 @pytest.fixture
 def server(tmp_path):
     made = oddity_play.Server(_game(tmp_path / "answers.jsonl"), 0)
-    thread = threading.Thread(target=made.serve_forever)
+    thread = threading.Thread(target=made.serve_forever, args=(0.02,))  # looks for its end so often
     thread.start()
     yield made
     made.shutdown()
@@ -177,6 +188,7 @@ def test_a_riddle_is_played_over_http(server):
         ("POST", "/answer", "{}", {"Content-Type": "text/plain"}, 415),
         ("POST", "/answer", "{", {"Content-Type": "application/json"}, 400),
         ("POST", "/answer", "[]", {"Content-Type": "application/json"}, 400),
+        ("POST", "/answer", "[" * 4_000, {"Content-Type": "application/json"}, 400),
         ("POST", "/answer", "x" * 5_000, {"Content-Type": "application/json"}, 413),
         ("POST", "/other", "{}", {"Content-Type": "application/json"}, 404),
     ],

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
+from core import cli
 from core import config as config_lib
 from core import data as data_lib
 from core import params as params_lib
@@ -202,12 +202,15 @@ def test_a_tiny_run_learns_problem_1(tmp_path):
     assert report["test"]["svrt_ood/regular"]["count"] == 40
     for name in ("accuracy.png", "glimpses.png", "attention.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    other = configured("gap_svrt", "problem=5,train=240,seed=1")
+    with pytest.raises(cli.UserError, match="another run .*data.name: 'svrt/1' -> 'svrt/5'.*seed"):
+        train_program.main(other, str(tmp_path / "run"))
     again = evaluate.test_again(tmp_path / "run", ["svrt/1"], 160)
     assert again.test["svrt/1"]["accuracy"] == pytest.approx(
         report["test"]["svrt/1"]["accuracy"], abs=1e-6
     )
-    rows = evaluate.summarise([evaluate.read_report(tmp_path / "run"), again])
-    assert [(r.name, r.seeds) for r in rows] == [("svrt/1", 2), ("svrt_ood/regular", 1)]
+    rows = evaluate.summarise([evaluate.read_report(tmp_path / "run")])
+    assert [(r.name, r.seeds) for r in rows] == [("svrt/1", 1), ("svrt_ood/regular", 1)]
     assert "svrt/1, 240 problems, abstractor, logpolar" in evaluate.table(rows)
 
 
@@ -273,7 +276,9 @@ def test_published_sizes_can_be_built(name, sensor, network):
     ("arg", "message"),
     (
         ("problem=24", "problems 1"),
-        ("problem=one", "invalid literal"),
+        ("problem=one", "problem must be a whole number, got 'one'"),
+        ("problem", "argument 'problem' needs a value"),
+        ("problem=2,train=-1", "train must be at least 1, got -1"),
         ("size=large", "small or published"),
         ("eye=1", "unknown argument 'eye'"),
         ("network=mind", "network must be one of"),
@@ -281,8 +286,24 @@ def test_published_sizes_can_be_built(name, sensor, network):
     ),
 )
 def test_unusable_configurations(arg, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, config_lib.ConfigError), match=message):
         cfg = reasoning_run.build_config(configured("gap_svrt", arg))
+        reasoning_run.make_trainer(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    (
+        ({"test": 0}, "test must be at least 1, got 0"),
+        ({"others": ("svrt_ood/linez",)}, "family must be original"),
+        ({"others": ("art/rmts/95",)}, r"shape \(2, 128, 128, 1\), but those of 'svrt/1'"),
+        ({"grey": False}, r"'svrt_ood/irregular' .* \(1, 128, 128, 3\)"),
+    ),
+)
+def test_unusable_test_sets_are_found_before_training(data, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(reasoning_run, "GlimpseSet", lambda *args, **more: pytest.fail("too late"))
+    with pytest.raises((ValueError, config_lib.ConfigError), match=message):
+        cfg = reasoning_run.build_config(configured("gap_svrt", "problem=1", **data))
         reasoning_run.make_trainer(cfg, tmp_path)
 
 
@@ -297,25 +318,7 @@ def test_unknown_tasks_and_options(tmp_path):
         reasoning_run.build_network(cfg, example, "classes")
 
 
-# --- intervals ----------------------------------------------------------------------------------
-
-
-def test_intervals():
-    for right, count in ((0, 10), (5, 10), (1990, 2000), (7, 7)):
-        exact = stats.binomtest(right, count).proportion_ci(0.95, "wilson")
-        np.testing.assert_allclose(evaluate.wilson(right, count), exact, atol=2e-5)
-    values = [0.91, 0.95, 0.94]
-    exact = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    np.testing.assert_allclose(evaluate.student(values), exact, atol=1e-5)
-    with pytest.raises(ValueError, match="at least two"):
-        evaluate.student([0.5])
-    with pytest.raises(ValueError, match="right <= count"):
-        evaluate.wilson(5, 4)
-
-
-def test_runs_must_exist(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run"):
-        evaluate.find_runs([str(tmp_path / "none*")])
+# --- the loop's sources -------------------------------------------------------------------------
 
 
 def test_sources_are_sources(drawn):
