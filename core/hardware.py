@@ -49,6 +49,16 @@ def peak_flops(device: jax.Device | None = None) -> float | None:
 
 
 @functools.cache
+def cpu_has_bfloat16_units() -> bool:
+    """Whether this host multiplies bfloat16 matrices in hardware (AMX; known on Linux only)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return any("amx_bf16" in line for line in file if line.startswith("flags"))
+    except OSError:
+        return False
+
+
+@functools.cache
 def _measured_cpu_flops(size: int = 1024, repeats: int = 3) -> float:
     """Best rate of a float32 matrix product on the whole host, FLOP/s."""
     x = jnp.ones((size, size), jnp.float32)

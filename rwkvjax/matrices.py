@@ -14,6 +14,7 @@ a stack of layers has one more axis in front.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -89,7 +90,8 @@ class QuantizedMatrix:
         pieces = jnp.split(x, len(parts), axis=-1)
         groups, columns = scale.shape
         if groups == 1:
-            return sum(a @ w.astype(x.dtype) for a, w in zip(pieces, parts, strict=True)) * scale[0]
+            products = [narrow.many_rows(a, w) for a, w in zip(pieces, parts, strict=True)]
+            return functools.reduce(jnp.add, products) * scale[0]
         total: Any = 0
         scales = jnp.split(scale, len(parts))
         for a, w, s in zip(pieces, parts, scales, strict=True):
@@ -145,8 +147,7 @@ class BFloat16Matrix:
         """x [..., I] @ W [I, O] -> [..., O], in the dtype of x."""
         if narrow.applies(x, self.bits):
             return narrow.multiply(x, self.bits, None, narrow.bfloat16_bits)
-        # As one step: fused into the product, the conversion would slow it down.
-        return x @ jax.lax.optimization_barrier(self.dense(x.dtype))
+        return narrow.many_rows(x, jax.lax.bitcast_convert_type(self.bits, jnp.bfloat16))
 
 
 @jax.tree_util.register_dataclass

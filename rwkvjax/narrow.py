@@ -18,6 +18,9 @@ each partial sum has one scale.
 blocks (up to `MOST_ROWS` rows): a loop over stretches of K rows of W widens one stretch at a time,
 which stays in the cache, and multiplies by it with the ordinary dot.
 
+halves (more rows, float32, a CPU with bfloat16 matrix units): x = h + l + e with bfloat16 h, l and
+|e| <= 2^-17 |x|, and y = h W + l W, both products of the units, summed in float32.
+
 Dimensions: R rows of x, I inputs, O outputs, S rows of the stored array, P inputs that a stored
 element holds (2 for 4 bits), G groups of inputs with a scale each.
 """
@@ -30,6 +33,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from core import hardware
 
 # Stored array -> P arrays of its shape, float32; must be elementwise.
 Widen = Callable[[jax.Array], tuple[jax.Array, ...]]
@@ -161,3 +166,44 @@ def _blocks(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Wid
         return total
 
     return jax.lax.fori_loop(0, length // block, body, jnp.zeros((len(x), columns)))
+
+
+def many_rows(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """x [..., I] @ W [I, O] -> [..., O] in the dtype of x, for any number of rows.
+
+    Args:
+      x: activations.
+      weight: numbers that bfloat16 holds exactly (bfloat16, int8).
+    """
+    if jax.default_backend() != "cpu":
+        return x @ weight.astype(x.dtype)
+    if hardware.cpu_has_bfloat16_units():
+        if x.dtype == jnp.float32:
+            return in_halves(x, weight)
+        if x.dtype == jnp.bfloat16:
+            return _units(x, weight).astype(x.dtype)
+    # As one step: fused into the product, the conversion would slow it down.
+    return x @ jax.lax.optimization_barrier(weight.astype(x.dtype))
+
+
+def _units(x: jax.Array, weight: jax.Array) -> jax.Array:
+    weight = jax.lax.optimization_barrier(weight.astype(jnp.bfloat16))
+    return jnp.matmul(x, weight, preferred_element_type=jnp.float32)
+
+
+@jax.custom_jvp
+def in_halves(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """The product of `many_rows` by bfloat16 matrix units: float32 x [..., I], W [I, O]."""
+    # reduce_precision, as XLA may leave out a conversion to bfloat16 and back.
+    high = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    halves = (high.astype(jnp.bfloat16), (x - high).astype(jnp.bfloat16))
+    products = [_units(half, weight) for half in jax.lax.optimization_barrier(halves)]
+    high_product, low_product = jax.lax.optimization_barrier(products)
+    return high_product + low_product
+
+
+@in_halves.defjvp
+def _in_halves_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    # The weights are constants: stored narrow, they have no gradient.
+    (x, weight), (change, _) = primals, tangents
+    return in_halves(x, weight), change @ weight.astype(change.dtype)

@@ -79,6 +79,24 @@ def test_narrow_products_equal_those_of_the_dense_matrix(bits, group, rows):
     np.testing.assert_allclose(rounded.astype(np.float32), expected, 0.03, 0.6)
 
 
+def test_products_in_halves_keep_seventeen_bits():
+    rng = np.random.RandomState(0)
+    x = (rng.randn(40, 96) * 10.0 ** rng.randint(-3, 4, (40, 96))).astype(np.float32)
+    weight = jnp.asarray(rng.randn(96, 8), jnp.bfloat16)
+    exact = np.abs(x).astype(np.float64) @ np.abs(np.asarray(weight, np.float64))
+    expected = x.astype(np.float64) @ np.asarray(weight, np.float64)
+    run = jax.jit(narrow.in_halves)
+    assert np.max(np.abs(run(x, weight) - expected) / exact) < 2.0**-17
+    integers = jnp.asarray(rng.randint(-127, 128, (96, 8)), jnp.int8)
+    scale = np.abs(x).astype(np.float64) @ np.abs(np.asarray(integers, np.float64))
+    expected = x.astype(np.float64) @ np.asarray(integers, np.float64)
+    assert np.max(np.abs(run(x, integers) - expected) / scale) < 2.0**-17
+    # Gradients are those of the float32 product, not of rounded numbers.
+    gradient = jax.grad(lambda x: (run(x, weight) ** 2).sum() / 2)(jnp.asarray(x))
+    wide = np.asarray(weight, np.float32)
+    np.testing.assert_allclose(gradient, (x @ wide) @ wide.T, rtol=1e-3, atol=0.05)
+
+
 @pytest.mark.parametrize("rows, used", [(1, True), (3, False)])
 def test_one_row_times_a_tall_matrix(rows, used):
     rng = np.random.RandomState(rows)
