@@ -37,6 +37,7 @@ CONTENDERS = {
     "rwkvjax float32": {"format": "float32"},
     "rwkvjax float32 stacked": {"format": "float32", "layout": "stacked"},
     "rwkvjax bfloat16 stored": {"format": "bfloat16"},
+    "rwkvjax bfloat16 throughout": {"format": "bfloat16", "compute": "bfloat16"},
     "rwkvjax int8": {"format": "int8"},
     "rwkvjax int4 groups of 64": {"format": "int4"},
     "official rwkv float32": {"official": "cpu fp32"},
@@ -198,7 +199,7 @@ def _ours(order: dict[str, Any]) -> Callable[[], None]:
     kind = order["format"]
     stored = "bfloat16" if kind == "bfloat16" else "float32"
     cfg, params = rwkvjax.load(order["path"], dtype=stored)
-    cfg = dataclasses.replace(cfg, dtype="float32")
+    cfg = dataclasses.replace(cfg, dtype=order.get("compute", "float32"))
     if kind.startswith("int"):
         how = QuantizeConfig(int(kind[3:]), 64 if kind == "int4" else 0)
         params = quantize(params, how)

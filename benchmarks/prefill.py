@@ -29,7 +29,7 @@ inference.define_flags(
     _FLAGS,
     tokens=1024,
     rounds=5,
-    chosen=["rwkvjax float32", "rwkvjax bfloat16 stored", "rwkvjax int8", "official rwkv float32"],
+    chosen=[name for name in inference.CONTENDERS if "stacked" not in name and "int4" not in name],
 )
 
 
