@@ -9,16 +9,18 @@ process leaves either the whole checkpoint or none.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from etils import epath
 
 from core import config as config_lib
@@ -35,6 +37,17 @@ def _with_shardings(tree: PyTree, shardings: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
     )
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Orbax warns that a directory opened for reading is opened for reading."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 class Checkpointer:
@@ -58,6 +71,15 @@ class Checkpointer:
         """
         # A relative path would fail in the background thread, after `save` has returned.
         self.directory = epath.Path(directory).expanduser().resolve()
+        try:
+            with _no_warnings() if read_only else contextlib.nullcontext():
+                self._manager = self._open(keep, asynchronous, read_only)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot open checkpoint directory {self.directory}: {error}"
+            ) from error
+
+    def _open(self, keep: int, asynchronous: bool, read_only: bool) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep or None,
             create=not read_only,
@@ -65,20 +87,15 @@ class Checkpointer:
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=asynchronous and not read_only,
         )
-        try:
-            self._manager = ocp.CheckpointManager(
-                self.directory,
-                options=options,
-                item_handlers={
-                    "params": ocp.StandardCheckpointHandler(),
-                    "train": ocp.StandardCheckpointHandler(),
-                    "meta": ocp.JsonCheckpointHandler(),
-                },
-            )
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot open checkpoint directory {self.directory}: {error}"
-            ) from error
+        return ocp.CheckpointManager(
+            self.directory,
+            options=options,
+            item_handlers={
+                "params": ocp.StandardCheckpointHandler(),
+                "train": ocp.StandardCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, None when there is none."""

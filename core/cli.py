@@ -8,14 +8,14 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from core import compile_cache, files
+from core import compile_cache, files, mistakes
 from core import config as config_lib
 
 # Defined once here: two binaries that each defined --config could not be imported together.
@@ -37,6 +37,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Index of this process.")
 _DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "Stop at the operation that makes a NaN.")
 
 
+REQUIRED = ("config", "workdir")
+_EXAMPLE = f"--config={mistakes.EXAMPLE} --workdir=runs/quickstart"
+_HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+
+
 class UserError(Exception):
     """Shown to the user as one line, without a traceback."""
 
@@ -50,19 +55,16 @@ def run(main: Callable[[Any, str], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}")
+            print(f"error: {mistakes.about_arguments(argv[1:])}\nTry --help.", file=sys.stderr)
+            sys.exit(2)
         absl_logging.set_verbosity(absl_logging.WARNING)
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
-        try:
+        with _mistakes_end_the_program():
             _require_pictures()
             start_jax()
             main(CONFIG.value, str(WORKDIR.value))
-        except _user_errors() as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
 
     _end_quietly_with_the_pipe()
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -85,9 +87,11 @@ def by_task(tasks: Mapping[str, str]) -> Callable[[Any, str], None]:
     def main(config: Any, workdir: str) -> None:
         """Runs the task that the configuration names."""
         kind = config.get("task")
-        if kind not in tasks:
+        if not isinstance(kind, str) or kind not in tasks:
+            got = repr(kind) if isinstance(kind, str | None) else "a block of keys"
             raise config_lib.ConfigError(
-                f"config.task must be one of {sorted(tasks)}, got {kind!r}"
+                f"config.task must be one of {sorted(tasks)}, got {got}: is this configuration for"
+                " another program? Its first lines show the command"
             )
         importlib.import_module(tasks[kind]).main(config, workdir)
 
@@ -101,12 +105,39 @@ def _end_quietly_with_the_pipe() -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Flags, with misspelt configuration keys as one line instead of a traceback."""
+    """Flags, with whatever is wrong with them or the configuration as one line."""
+    if any(argument in _HELP for argument in argv[1:]):
+        print(_help_text())
+        sys.exit(0)
+    return _parse(flags.FLAGS, argv, REQUIRED)
+
+
+def _help_text() -> str:
+    doc = sys.modules["__main__"].__doc__ or ""
+    own = flags.FLAGS.module_help("core.cli")
+    return (
+        f"{doc}\n{own}\n\nAny value of the configuration can be given, too:"
+        " --config.train.steps=1000\nWhat a configuration is for stands at its top; they lie in"
+        " the folder configs/ of the checkout."
+    )
+
+
+def _parse(values: flags.FlagValues, argv: list[str], required: Sequence[str] = ()) -> list[str]:
+    """What is left of `argv` after its flags; on a mistake, says it and ends the program."""
+    problem = mistakes.about_config_file(argv[1:]) if "config" in values else ""
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
-        print(f"error: {error}\nTry --help.", file=sys.stderr)
-        sys.exit(2)
+        if not problem:
+            rest = values(argv)
+            missing = [name for name in required if values[name].value is None]
+            if not missing:
+                values.validate_all_flags()
+                return rest
+            names = " and ".join(f"--{name}" for name in missing)
+            problem = f"{names} must be given, for instance {_EXAMPLE}"
+    except Exception as error:
+        problem = mistakes.about_flags(error, argv[1:])
+    print(f"error: {problem}\nTry --help.", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextlib.contextmanager
@@ -119,7 +150,7 @@ def explain() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
-        raise UserError(str(error)) from error
+        raise UserError(_text(error)) from error
 
 
 def program(
@@ -140,29 +171,49 @@ def program(
         flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
     absl_logging.set_verbosity(absl_logging.WARNING)
     _end_quietly_with_the_pipe()
-    if any(arg in ("--help", "-help", "-h") for arg in sys.argv[1:]):
+    if any(argument in _HELP for argument in sys.argv[1:]):
         print(f"{doc}\n{values.get_help()}")
         return
-    try:
-        extra = values(sys.argv)[1:]
+    extra = _parse(values, sys.argv)[1:]
+    with _mistakes_end_the_program():
         if extra and not arguments:
-            raise flags.Error(f"unexpected arguments {extra}")
-        values.validate_all_flags()
+            raise flags.Error(mistakes.about_arguments(extra))
         main(values, extra) if arguments else main(values)
+
+
+@contextlib.contextmanager
+def _mistakes_end_the_program() -> Iterator[None]:
+    """Mistakes of the user end the program with one line; defects keep their traceback."""
+    try:
+        yield
     except flags.Error as error:
         print(f"error: {error}\nTry --help.", file=sys.stderr)
         sys.exit(2)
     except _user_errors() as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end_with(error)
+    except ImportError as error:
+        if "pip install" not in str(error):  # a defect, not an extra that is missing
+            raise
+        _end_with(error)
+
+
+def _end_with(error: BaseException) -> NoReturn:
+    """Ends the program with one line about a mistake of the user."""
+    print(f"error: {_text(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _text(error: BaseException) -> str:
+    return mistakes.about_file(error) if isinstance(error, OSError) else str(error)
 
 
 def _user_errors() -> tuple[type[BaseException], ...]:
-    from core.checkpoint import CheckpointError
-
+    checkpoint = sys.modules.get("core.checkpoint")  # not imported: it cannot have raised
     return (
-        *(UserError, CheckpointError, config_lib.ConfigError),
-        *(FileNotFoundError, FloatingPointError, files.DiskFullError, files.FileInUseError),
+        *((checkpoint.CheckpointError,) if checkpoint else ()),
+        *(UserError, config_lib.ConfigError, FloatingPointError),
+        *(FileNotFoundError, NotADirectoryError, PermissionError),
+        *(files.DiskFullError, files.FileInUseError),
     )
 
 

@@ -90,6 +90,7 @@ DATA = {
     "an4_mfcc": ("speech recognition: spelled names and numbers", ""),
     "cifar10": ("images for spiking networks", ""),
     "clarin_emotions": ("personalised models: emotions of texts", ""),
+    "clevr_art": ("the original pictures of CLEVR-ART", "rendered ones (gap_clevr_lite.py)"),
     "cmudict": ("pronunciations: lexicon of speech, conversations of a benchmark", ""),
     "convabuse": ("personalised models, acquisition: abuse in conversations", ""),
     "davidson_hate": ("subjective texts: hate speech", ""),

@@ -66,13 +66,20 @@ def open_model(
 
 def tokenizer_for(cfg: Config, meta: dict[str, Any], name: str = "") -> Tokenizer:
     """The tokenizer a model was trained with: as named, as stored, or by vocabulary size."""
-    from rwkvjax.tokenizers import get_tokenizer
+    from rwkvjax.tokenizers import decodable_ids, get_tokenizer
 
     stored = meta.get("config", {}).get("data", {}).get("tokenizer", "")
     by_size = {256: "byte", 65536: "world"}.get(cfg.vocab_size, "")
-    name = name or stored or by_size
-    if not name:
+    if not (name or stored or by_size):
         raise cli.UserError(
             f"which tokenizer has {cfg.vocab_size} ids? Name it with --tokenizer=FILE"
         )
-    return get_tokenizer(name)
+    tokenizer = get_tokenizer(name or stored or by_size)
+    if name and (ids := decodable_ids(tokenizer)) > cfg.vocab_size:
+        hint = (
+            f"; leave --tokenizer out, or give {stored or by_size!r}" if stored or by_size else ""
+        )
+        raise cli.UserError(
+            f"the tokenizer {name!r} has {ids} ids, the model only {cfg.vocab_size}{hint}"
+        )
+    return tokenizer

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -105,6 +106,13 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
     return make_app(service, worker, metrics, os.environ.get("RWKVJAX_API_KEY", "")), worker
 
 
+def _require_port(host: str, port: int) -> None:
+    """Raises OSError where the port is taken, before the model is loaded and compiled."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((host, port))
+
+
 def _strings(text: str) -> tuple[str, ...]:
     try:
         found = json.loads(text)
@@ -128,6 +136,7 @@ def main(values: flags.FlagValues) -> None:
             import uvicorn
         except ImportError as error:
             raise ImportError("serving needs its extra: pip install 'rwkvjax[serve]'") from error
+        _require_port(values.host, values.port)
         app, worker = make(values)
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 

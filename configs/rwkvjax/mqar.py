@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(argument: str = "6,64,64") -> ConfigDict:
+    if argument.count(",") != 2:
+        raise ValueError(f"expected VERSION,LENGTH,WIDTH, for instance 6,64,64, got {argument!r}")
     version, length, dim = argument.split(",")
     steps = int(length)
     return ConfigDict(

@@ -100,7 +100,7 @@ def _expand(specification: str, format: str) -> list[InputFile]:
         return _discovered(specification, found, format, by_suffix=False)
     raise FileNotFoundError(
         f"input {specification!r}: no such file, folder or pattern match. Give a path"
-        " (--config.data.train=FILE, --input=FILE), \"stdlib:\" for the source of Python's standard"
+        ' (--config.data.train=FILE, --input=FILE), "stdlib:" for the source of Python\'s standard'
         " library, or set RWKVJAX_DATA to the folder of the data sets"
     )
 

@@ -61,7 +61,7 @@ def test_every_extra_is_listed(repo):
         (name(line), extra)
         for extra, lines in project["optional-dependencies"].items()
         for line in lines
-        if extra not in ("test", "dev", "docs")
+        if extra not in ("test", "dev", "docs", "notebooks")
     }
     assert extras == {(p.distribution, p.extra) for p in jobs.OPTIONAL}
     assert {name(line) for line in project["dependencies"]} == {d for _, d in jobs.REQUIRED}
