@@ -128,7 +128,7 @@ if not FILE:
     run = experiment.build_config(config)
     trained = experiment.make_trainer(run, folder / "base", report=print).run()
     FILE = str(folder / "tiny-finch.pth")
-    weights.save(FILE, run.model, trained.params)
+    weights.save(FILE, run.model, trained.params, format="pth")
 
 # %% [markdown]
 # A `.pth` file of PyTorch is a zip with a *pickle* inside, and a pickle can run any program when
@@ -243,7 +243,7 @@ tune.update(
             "tokenizer": {256: "byte", 65536: "world"}[config.vocab_size],
             "context": 112,
         },
-        "optimizer": {"learning_rate": 0.1, "final_learning_rate": 0.01, "warmup_steps": 2},
+        "optimizer": {"learning_rate": 0.3, "final_learning_rate": 0.01, "warmup_steps": 2},
         "train": {
             "steps": SETTINGS["tune_steps"],
             "batch_size": min(12, SETTINGS["batch"]),
@@ -303,7 +303,7 @@ at = range(len(ways))
 axes.bar([i - 0.2 for i in at], in_style, 0.4, label="in style")
 axes.bar([i + 0.2 for i in at], right, 0.4, label="right city")
 axes.set(xticks=at, xticklabels=list(ways), ylim=(0, 1.05), title="countries the state never saw")
-axes.legend()
+figure.legend(loc="outside right upper")
 plt.show()
 for way, texts in ways.items():
     print(f"{way:15}", dict(zip(unseen[:4], texts[:4], strict=True)))

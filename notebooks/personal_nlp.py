@@ -76,9 +76,12 @@ for axis, kind in zip(axes, synthetic.KINDS, strict=True):
     data, vectors = synthetic.make(how)
     yes = np.full((len(data.texts), len(data.annotator_ids)), np.nan)
     yes[data.text, data.annotator] = data.labels[:, 0]
-    # Texts by the share of "yes" among the annotators with even numbers, who judge alike.
-    score = np.nanmean(np.c_[yes[:, ::2], np.full(len(yes), 0.5)], axis=1)
-    axis.imshow(yes[np.argsort(score)], aspect="auto", cmap="coolwarm", interpolation="nearest")
+    # Sort texts along the direction in which the annotators with even numbers say yes.
+    even = data.annotator % 2 == 0
+    answers = data.labels[even, 0] - 0.5
+    direction = np.linalg.lstsq(vectors[data.text[even]], answers, rcond=None)[0]
+    order = np.argsort(vectors @ direction)
+    axis.imshow(yes[order], aspect="auto", cmap="coolwarm", interpolation="nearest")
     axis.set(xlabel="annotator", title=kind)
 axes[0].set_ylabel("text, sorted")
 figure.suptitle("answers: blue no, red yes, white not asked")
@@ -123,7 +126,7 @@ for shift, (kind, values) in zip((-0.2, 0.2), table.items(), strict=True):
 axes.axvline(0.5, color="gray", linestyle=":")
 axes.set(yticks=rows, yticklabels=chosen, xlabel="accuracy on new texts", xlim=(0, 1))
 axes.invert_yaxis()
-axes.legend()
+figure.legend(loc="outside right upper")
 plt.show()
 
 # %% [markdown]
@@ -234,7 +237,7 @@ axes.barh(rows - 0.2, [100 * scores[n]["pooled"] for n in names], 0.4, label="po
 axes.barh(rows + 0.2, [100 * scores[n]["personal"] for n in names], 0.4, label="per annotator")
 axes.set(yticks=rows, yticklabels=names, xlabel="macro-F1, %", title=people.name)
 axes.invert_yaxis()
-axes.legend(loc="lower right")
+figure.legend(loc="outside right upper")
 plt.show()
 base = scores["baseline"]
 for name in chosen:

@@ -41,12 +41,12 @@ xs, targets = jnp.ones((3, 1, 88)), jnp.ones((3, 1, 88))
 BEFORE = {
     "README.md": _MODEL
     + """
-weights.save("RWKV-x060-World-1B6-v2.1.pth", config, params)
+weights.save("RWKV-x060-World-1B6-v2.1.pth", config, params, format="pth")
 """
     + _SEQUENCE,
     "docs/finetuning.md": _MODEL + _LORA,
     "docs/serving.md": _MODEL + "prompt_a, prompt_b = [1, 2], [3]\n",
-    "docs/quantization.md": _MODEL.replace("dim=32,", "dim=128, ffn_dim=512,"),
+    "docs/quantization.md": _MODEL,
     "docs/embeddings.md": _MODEL
     + """
 from rwkvjax.tokenizers import get_tokenizer
@@ -75,7 +75,11 @@ def relu_params(layers):
 
 # (page, text, smaller text): sizes that would take minutes.
 SMALLER = (
-    ("README.md", 'get_config("finch-0.1b")', 'get_config("finch-0.1b", layers=1, vocab_size=256)'),
+    (
+        "README.md",
+        'get_config("finch-0.1b")',
+        'get_config("finch-0.1b", layers=1, dim=64, vocab_size=256)',
+    ),
     ("README.md", "cells.Snu(88, 150,", "cells.Snu(88, 8,"),
     ("docs/ostl.md", "cells.Snu(88, 150,", "cells.Snu(88, 8,"),
     ("docs/ostl.md", "cells.Dense(150, 88)", "cells.Dense(8, 88)"),
@@ -85,6 +89,7 @@ SMALLER = (
     ("docs/ttfs.md", "net.Dense(128)", "net.Dense(4)"),
     ("docs/ttfs.md", "((64, 64), (128, 128)), (512,)", "((2,),), (4,)"),
     ("docs/ttfs.md", "params, (32, 32, 3)", "jax.device_get(relu_params(layers)), (8, 8, 3)"),
+    ("docs/quantization.md", "group_size=64", "group_size=16"),
     ("docs/serving.md", "200, how", "8, how"),
     ("docs/visual_data.md", "size=40_000", "size=4"),
     ("docs/visual_data.md", "workers=2", "workers=0"),

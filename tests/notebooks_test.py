@@ -22,8 +22,15 @@ FIGURES = {
     "personal_nlp": 5,
 }
 PARTS = ("pip", "jax.devices()", "RWKVJAX_TINY", "$$", "plt.show()", "## What to change next")
-# Those that compile for long, and how many of their cells run in every test run all the same.
-LONG: dict[str, int] = {}
+# Those that compile for ten seconds and more run whole with -m slow, and always so many cells.
+LONG = {
+    "train_finch": 4,
+    "chat_and_tune": 3,
+    "spiking_speech": 6,
+    "gap": 4,
+    "oddity": 4,
+    "personal_nlp": 3,
+}
 
 
 def _make(repo):
