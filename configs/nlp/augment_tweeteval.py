@@ -25,7 +25,13 @@ def get_config(base: str = "") -> ConfigDict:
             "generation": {"what": "emotion"},
             "training": {
                 "seeds": 5,
-                "heads": {"epochs": 15, "batch_size": 128},
+                "heads": {
+                    "epochs": 15,
+                    "batch_size": 128,
+                    "stopping": "none",
+                    "patience": 4,
+                    "min_delta": 0.001,
+                },
                 "students": (
                     {"name": "small (TF-IDF, linear)"},
                     {
