@@ -24,6 +24,8 @@ import sys
 
 REPOSITORY = ""  # @param {type: "string"} address of the git repository, https://...
 if importlib.util.find_spec("rwkvjax") is None:
+    if not REPOSITORY and not os.path.exists("../pyproject.toml"):
+        raise SystemExit("Put the address of the git repository into REPOSITORY and run again.")
     more = ["jax[tpu]"] if importlib.util.find_spec("libtpu") else []
     source = f"rwkvjax[plots] @ git+{REPOSITORY}" if REPOSITORY else "..[plots]"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *more], check=True)

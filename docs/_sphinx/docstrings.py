@@ -11,12 +11,15 @@ import re
 _SECTION = re.compile(
     r"^(Args|Attributes|Example|Examples|Note|Raises|Returns|References|Yields):\s*$"
 )
+_NAMES = re.compile(r"^( +)(\w+(?:, \w+)+): (.*)")
 _CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
 _LIST = re.compile(r"^\s*([-*]|\d+\.)\s")
 
 
 def process(app, what, name, obj, options, lines):  # noqa: ANN001, ANN201, ARG001
     """Replaces `lines` in place; an event handler of Sphinx."""
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(": ", " – ")  # napoleon takes what is before a colon for a type
     lines[:] = convert(lines)
 
 
@@ -40,7 +43,7 @@ def convert(lines: list[str]) -> list[str]:
         elif section in ("Returns", "Yields"):
             done += [_inline(line) for line in _flat(block)]
         elif section:
-            done += [_inline(line) for line in block]
+            done += [_inline(line) for line in _each_name(block, section)]
         elif block[0].startswith(" ") or any(_is_drawn(line) for line in block):
             done += ["::", "", *("    " + line for line in block)]
         else:
@@ -52,6 +55,20 @@ def convert(lines: list[str]) -> list[str]:
 def _flat(block: list[str]) -> list[str]:
     """Without the hanging indentation of entries: one paragraph."""
     return [line if _SECTION.match(line) else "    " + line.strip() for line in block]
+
+
+def _each_name(block: list[str], section: str) -> list[str]:
+    """An entry of attributes with several names becomes one for each: fields have one name."""
+    lines = []
+    for line in block:
+        found = _NAMES.match(line) if section == "Attributes" else None
+        if found:
+            indent, names, text = found.groups()
+            *first, last = names.split(", ")
+            lines += [f"{indent}{name}: as `{last}`" for name in first]
+            line = f"{indent}{last}: {text}"
+        lines.append(line)
+    return lines
 
 
 def _blocks(lines: list[str]) -> list[list[str]]:
