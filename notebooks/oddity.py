@@ -48,7 +48,7 @@ if os.environ.get("RWKVJAX_TINY") == "1":  # what the tests run
 # ## 1. Riddles
 #
 # There are 45 kinds in families, from colour to topology, drawn by a generator: problem $k$
-# is a function of (riddle, split, seed, $k$). Find the odd frame before you read the titles.
+# is a function of (riddle, split, seed, $k$). Find the odd frames before you read the line below.
 # (`python -m perception.oddity_play` is the same as a game in the browser.)
 
 # %%

@@ -164,7 +164,8 @@ print(f"{len(samples)} samples -> {int(frames[0])} frames -> {int(steps[0])} ste
 #
 # so nobody has to say *when* a word was spoken. The derivative of $\ln P$ with respect to the log
 # probability of an arc is the posterior probability that a path uses this arc. Let us draw it for
-# a toy example: three labels, of which each is likely around a frame of its own.
+# a toy example: three labels, of which each is likely around a frame of its own (a path takes a
+# label soon after it has become likely).
 
 # %%
 from snn.speech import transducer

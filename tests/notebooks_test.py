@@ -24,10 +24,10 @@ FIGURES = {
 PARTS = ("pip", "jax.devices()", "RWKVJAX_TINY", "$$", "plt.show()", "## What to change next")
 # Those that compile for ten seconds and more run whole with -m slow, and always so many cells.
 LONG = {
-    "train_finch": 4,
+    "train_finch": 3,
     "chat_and_tune": 3,
-    "spiking_speech": 6,
-    "gap": 4,
+    "spiking_speech": 3,
+    "gap": 3,
     "oddity": 4,
     "personal_nlp": 3,
 }
