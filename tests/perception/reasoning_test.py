@@ -20,12 +20,15 @@ from perception.tasks import glimpse_sets, image_sets, reasoning, reasoning_run
 from perception.tasks.glimpse_sets import GlimpseSet
 from perception.tasks.image_sets import Reader
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def cache(tmp_path_factory):
     """Drawn images and glimpses of this module stay in its own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(glimpse_sets, "PART", 40)  # files are filled up with blank images
         yield
 
 
@@ -188,6 +191,7 @@ def shrink(config):
     config.model.options.update({"depth": 1, "heads": 2, "hidden": 32})
     config.train.update({"steps": 3, "batch_size": 8, "log_every": 1, "eval_every": 0})
     config.data.update({"validation": 8, "test": 8, "eval_batch_size": 8})
+    config.frontend.fixation.count = 6
     return config
 
 
@@ -195,6 +199,7 @@ def test_a_tiny_run_learns_problem_1(tmp_path):
     """From the configuration to report and pictures; resumes; is tested again on other sets."""
     config = shrink(configured("gap_svrt", "problem=1,train=240", others=("svrt_ood/regular",)))
     config.data.update({"test": 160, "test_others": 40, "eval_batch_size": 40})
+    config.frontend.fixation.count = 15
     config.train.update({"steps": 45, "batch_size": 40, "eval_every": 45})
     train_program.main(config, str(tmp_path / "run"))
     report = json.loads((tmp_path / "run" / "report.json").read_text())
