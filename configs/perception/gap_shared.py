@@ -117,6 +117,7 @@ def config(
                 "seed": recipe.seed,
                 "log_every": every,
                 "eval_every": every,
+                "save_every": arguments.save_every(steps),
                 "keep": 1,
             },
         }

@@ -22,7 +22,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from configs.perception.arguments import parse
+from configs.perception.arguments import parse, save_every
 from perception.tasks.oddity_run import DataConfig, ModelConfig
 
 DEFAULTS = {
@@ -62,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "seed": own["seed"],
                 "log_every": every,
                 "eval_every": every,
+                "save_every": save_every(steps),
                 "keep": 1,
             },
         }

@@ -312,6 +312,15 @@ def test_unusable_test_sets_are_found_before_training(data, message, tmp_path, m
         reasoning_run.make_trainer(cfg, tmp_path)
 
 
+def test_long_runs_keep_checkpoints_on_their_way():
+    """With none but the last, a killed run of hours would begin anew."""
+    for name, arg in (("gap_svrt", ""), ("gap_art", ""), ("oddity_snu", "network=oren")):
+        for size in ("small", "published"):
+            train = configured(name, f"size={size},{arg}").train
+            assert 0 < train.save_every <= train.steps
+            assert train.save_every <= max(500, train.steps / 20)
+
+
 def test_unknown_tasks_and_options(tmp_path):
     config = configured("gap_svrt", "problem=1,train=4")
     config.task = "chess"
