@@ -73,6 +73,9 @@ import numpy as np
 from core import params as params_lib
 from snn import cells, ostl
 
+# TPUs round the factors of products to bfloat16 unless told otherwise; here numbers are compared.
+jax.config.update("jax_default_matmul_precision", "highest")
+
 current = np.full((60, 1, 1), 0.35, np.float32)
 current[30:45] = 0.0
 figure, axes = plt.subplots(2, 1, figsize=(7, 4), sharex=True, layout="constrained")

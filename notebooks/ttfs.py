@@ -71,6 +71,9 @@ import numpy as np
 from snn.ttfs import Network, closed_form, pictures
 from snn.ttfs import network as net
 
+# TPUs round the factors of products to bfloat16 unless told otherwise; here numbers are compared.
+jax.config.update("jax_default_matmul_precision", "highest")
+
 layer = net.Layer("neuron", (1,), (net.Edge("input", net.Dense(1)),))
 readout = net.Layer("readout", (1,), (net.Edge("neuron", net.Dense(1)),), spiking=False)
 one = Network((3,), (layer, readout))
