@@ -6,6 +6,7 @@ import re
 import runpy
 import tempfile
 
+import jax
 import pytest
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
@@ -47,7 +48,9 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setenv("RWKVJAX_TINY", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    precision = jax.config.jax_default_matmul_precision
     yield
+    jax.config.update("jax_default_matmul_precision", precision)
     pyplot.close("all")
 
 
