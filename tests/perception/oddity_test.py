@@ -66,6 +66,50 @@ def test_topology_on_pixels(riddle, measure, concept):
         assert values == [k != label for k in range(6)]
 
 
+def _darkness(frame):
+    return (frame.max() - frame.astype(float)) / (int(frame.max()) - int(frame.min()))
+
+
+def _empty_part_of_the_box(frame):
+    dark = _darkness(frame)
+    rows, cols = np.nonzero(dark > 0.02)
+    return 1 - dark[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1].mean()
+
+
+def _spread_difference(frame):
+    """Between the widest and the narrowest direction, pixels: 0 for a disc."""
+    points = np.argwhere(_darkness(frame) > -1)
+    spread = np.cov(points.T, aweights=_darkness(frame).ravel())
+    return float(np.ptp(np.sqrt(np.linalg.eigvalsh(spread))))
+
+
+def _asymmetry(axis):
+    """Part of the ink that its mirror image about the line through its centre misses."""
+
+    def measure(frame):
+        dark = _darkness(frame)
+        centre = (dark * np.indices(dark.shape)[axis]).sum() / dark.sum()
+        shift = np.zeros(2)
+        shift[axis] = 2 * centre - (len(dark) - 1)
+        return np.abs(ndimage.shift(np.flip(dark, axis), shift, order=1) - dark).sum() / dark.sum()
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    "riddle,measure",
+    [
+        (1, _empty_part_of_the_box), (17, _spread_difference), (19, _asymmetry(1)),
+        (20, _asymmetry(0)), (36, _asymmetry(0)), (37, _asymmetry(1)),
+    ],
+)  # fmt: skip
+def test_geometry_on_pixels(riddle, measure):
+    """The frame that breaks the concept most, by the pixels alone, is the labelled one."""
+    batch = oddity.Oddity(riddle, split="test", size=20, resolution=200).rows(np.arange(20))
+    found = [int(np.argmax([measure(f) for f in frames])) for frames in batch["image"]]
+    assert found == batch["label"].tolist()
+
+
 def test_ink_follows_the_figures():
     # The area of a filled figure, from its corners, is the darkness of its pixels.
     made = oddity.Oddity(1, split="test", size=5)
