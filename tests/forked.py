@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import runpy
 import signal
 import subprocess
@@ -24,6 +25,13 @@ PRELOADED = (
     *("jax", "numpy", "flax", "optax", "orbax.checkpoint", "ml_collections.config_flags"),
     *("matplotlib", "core.loop", "core.cli", "rwkvjax.model", "rwkvjax.experiment"),
 )
+
+# One device instead of the suite's eight; the other XLA flags of the suite stay.
+ONE_DEVICE = {
+    "XLA_FLAGS": re.sub(
+        r"(xla_force_host_platform_device_count)=\d+", r"\1=1", os.environ.get("XLA_FLAGS", "")
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Programs:
         stdin: str = "",
         timeout: float = 120.0,
         missing: Sequence[str] = (),
+        parse_only: bool = False,
     ) -> Done:
         """Runs `python -m arguments...`.
 
@@ -79,6 +88,8 @@ class Programs:
           stdin: what it reads.
           timeout: seconds after which it is killed (status -9).
           missing: packages that it cannot import.
+          parse_only: the program's own flags and configuration are read, then it prints "parsed"
+            instead of working.
         """
         self._count += 1
         names = [self._folder / f"{self._count}.{end}" for end in ("in", "out", "err")]
@@ -86,6 +97,7 @@ class Programs:
         job = {
             **{"arguments": list(arguments), "cwd": str(cwd), "env": dict(env or {})},
             **{"files": [str(n) for n in names], "timeout": timeout, "missing": list(missing)},
+            "parse_only": parse_only,
         }
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(job) + "\n")
@@ -95,14 +107,37 @@ class Programs:
         return Done(answer["status"], out, err, answer["cpu"])
 
 
+def _only_parse() -> None:
+    """Replaces what programs do by a line that says that their arguments were understood."""
+    from absl import app, flags
+
+    from core import cli
+
+    def said(*_: object) -> None:
+        print("parsed")
+
+    run, program = cli.run, cli.program
+    cli.start_jax = lambda: None
+    cli.run = lambda main: run(lambda config, workdir: said(config.to_dict()))
+    cli.program = lambda main, values, doc, **how: program(said, values, doc, **how)
+    app_run = app.run
+    # Programs that do not go through core.cli.
+    app.run = lambda main, **how: (
+        app_run(main, **how) if how else said(flags.FLAGS(sys.argv, known_only=False))
+    )
+
+
 def _child(job: dict) -> int:
     for number, name in enumerate(job["files"]):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(name, flags), number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # the old one has read its buffer full
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     for name in job["missing"]:
         sys.modules[name] = None  # type: ignore[assignment]  # importing it raises ImportError
+    if job["parse_only"]:
+        _only_parse()
     module, *arguments = job["arguments"]
     sys.argv = [module, *arguments]
     status = 0

@@ -10,6 +10,7 @@ import socket
 import pytest
 
 from tests import forked
+from tests.forked import ONE_DEVICE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="programs run in forks")
 
@@ -171,7 +172,8 @@ def filled(repo, programs, tmp_path_factory):
     arguments = (
         f"rwkvjax.train --config={repo}/configs/rwkvjax/quickstart.py --workdir={folder}/run"
         f" --config.data.train={text} --config.data.heldout= --config.data.heldout_tokens=0"
-        " --config.model.dim=32 --config.model.layers=1 --config.data.context=8"
+        " --config.model.dim=32 --config.model.layers=1 --config.model.wkv=scan"
+        " --config.data.context=8"
         " --config.train.steps=1 --config.train.batch_size=2 --config.train.eval_every=0"
         " --config.sample.prompts=() --config.train.save_every=1"
     )
@@ -188,9 +190,6 @@ def filled(repo, programs, tmp_path_factory):
             "wav": str(wav),
             "port": busy.getsockname()[1],
         }
-
-
-ONE_DEVICE = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
 
 
 def words(command, filled):
