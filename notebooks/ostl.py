@@ -212,8 +212,9 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Whether the lines cross, and where, depends on the sizes: BPTT needs $B\,T\,n$ numbers, OSTL $B\,n\,m$. Online
-# learning pays off for long or endless sequences, and it can update *before the end*.
+# Whether the lines cross, and where, depends on the sizes: BPTT needs $B\,T\,n$ numbers, OSTL
+# $B\,n\,m$. Online learning pays off for long or endless sequences, and it can update *before the
+# end*.
 #
 # ## 5. Chorales
 #
