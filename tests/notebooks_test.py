@@ -25,6 +25,7 @@ FIGURES = {
 PARTS = ("pip", "jax.devices()", "RWKVJAX_TINY", "$$", "plt.show()", "## What to change next")
 # Those that compile for ten seconds and more run whole with -m slow, and always so many cells.
 LONG = {
+    "ostl": 3,
     "train_finch": 3,
     "chat_and_tune": 3,
     "spiking_speech": 3,
