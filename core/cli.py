@@ -195,6 +195,11 @@ def _mistakes_end_the_program() -> Iterator[None]:
         if "pip install" not in str(error):  # a defect, not an extra that is missing
             raise
         _end_with(error)
+    except (MemoryError, RuntimeError) as error:
+        problem = mistakes.about_memory(error)
+        if not problem:
+            raise
+        _end_with(UserError(problem))
 
 
 def _end_with(error: BaseException) -> NoReturn:

@@ -85,6 +85,20 @@ def about_flags(error: BaseException, argv: Sequence[str]) -> str:
     return _one_line(error)
 
 
+def about_memory(error: BaseException) -> str:
+    """What to do where the memory of the host or of a device is too small; "" for other errors."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return ""
+    first = next((line for line in text.splitlines() if line.strip()), "no size given")
+    return (
+        f"out of memory ({first.strip()[:200]}). Needs less: a smaller batch (for training"
+        " --config.train.batch_size, or --config.train.accumulate for the same batch in parts),"
+        " --config.model.remat=full, --config.train.sharding=fsdp on several devices; `python -m"
+        " rwkvjax.inspect` counts the memory of a model"
+    )
+
+
 # What the flag library says of common mistakes -> what was expected.
 _PLAINER = (
     (r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", r"--\1 must be given"),

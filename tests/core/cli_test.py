@@ -4,6 +4,7 @@
 import sys
 import types
 
+import jax
 import pytest
 from absl import flags
 
@@ -48,3 +49,33 @@ def test_the_configuration_names_the_task(monkeypatch):
     for wrong in ({"task": "mean"}, {}):
         with pytest.raises(config_lib.ConfigError, match=r"one of \['product', 'sum'\], got"):
             main(wrong, "runs/a")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes."),
+        MemoryError("Unable to allocate 2.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_explained(monkeypatch, values, capsys, error):
+    def main(_):
+        raise error
+
+    call(monkeypatch)
+    with pytest.raises(SystemExit) as stop:
+        cli.program(main, values, "")
+    told = capsys.readouterr().err
+    assert stop.value.code == 2 and str(error).split(":")[0] in told
+    assert "out of memory" in told and "--config.train.batch_size" in told
+
+
+def test_defects_keep_their_traceback(monkeypatch, values):
+    for defect in (RuntimeError("INTERNAL: a bug"), ValueError("wrong"), ImportError("no name")):
+
+        def main(_, defect=defect):
+            raise defect
+
+        call(monkeypatch)
+        with pytest.raises(type(defect)):
+            cli.program(main, values, "")
