@@ -12,7 +12,8 @@ Pixel (row i, column j) of the grid on which masks and distances are computed li
 x = -1 + 2j / (H - 1), while a fixated pixel is reported at x = 2 (j + 1) / H - 1: up to one pixel
 further to the lower right. That is the published behaviour (Kolner et al., arXiv 2409.20213);
 `offset=False` reports the grid value instead. Both are multiples of 2 / (H (H - 1)), so distances
-and discs are computed in integers of that unit: ties are exact, as they are in real numbers.
+and discs are computed in integers of that unit: ties are exact, as they are in real numbers (images
+of up to 181 rows; larger ones, whose squares pass 32 bits, in float32).
 
 Dimensions: B batch, H height = width, T fixations.
 """

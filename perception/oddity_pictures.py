@@ -179,7 +179,10 @@ def scan_paths(
                 step = number + (part.start or 0)
                 odds = 1 / (1 + np.exp(-logits[row, step]))
                 label = f"{step + 1}" if part.start == 0 else f"{step + 1}: p={odds:.2f}"
-                axis.annotate(label, (a, b), color="tab:red", fontsize=9)
+                axis.annotate(
+                    label, (a, b), color="tab:red", fontsize=9, ha="center", va="center",
+                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+                )  # fmt: skip
             odd = centre(int(batch["label"][row]))
             axis.add_patch(
                 plt.Rectangle(

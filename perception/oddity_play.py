@@ -168,18 +168,24 @@ class Game:
                     "share": sum(mine) / len(mine) if mine else None,
                     "low": low,
                     "high": high,
-                    "models": [model_share(m, members) for m in self.models.values()],
+                    "models": [model_share(m, family, members) for m in self.models.values()],
                 }
             )
         return {"chance": 1 / oddity.FRAMES, "models": list(self.models), "rows": rows}
 
 
-def model_share(accuracies: Mapping[str, float], riddles: Collection[int]) -> float | None:
-    """A model's mean accuracy over riddles, None unless all are known: a person who sees them all
-    must not be set beside a model that was tested on the easier half.
+def model_share(
+    accuracies: Mapping[str, float], family: str, riddles: Collection[int]
+) -> float | None:
+    """A model's accuracy on the riddles of a family (or of "all") that a game has.
 
-    A riddle's accuracy is its own entry, or that of its family, or that of "all".
+    Its own entry where the game has the whole family; otherwise the mean over the riddles, each by
+    its own entry, that of its family or that of "all". None unless all are known: a person who sees
+    them all must not be set beside a model that was tested on the easier half.
     """
+    whole = oddity.FAMILIES.get(family, range(len(oddity.NAMES)))
+    if family in accuracies and len(riddles) == len(whole):
+        return accuracies[family]
     total = 0.0
     for riddle in riddles:
         names = (str(riddle), oddity.family_of(riddle), "all")

@@ -4,10 +4,11 @@
     python -m perception.oddity_report --runs='runs/oddity*' --output=comparison
 
 Runs that differ in nothing but the seed of the training are put together; where settings of one
-name differ in more than that, each shows what sets it apart. Prints a table (accuracy, mean over
-seeds and standard deviation; parameters; training samples until validation first reaches a level)
-and writes to the folder: families.png, learning.png (accuracy against training samples) and
-models.json (for `perception.oddity_play --models`).
+name differ in more than that, each shows what sets it apart. Prints a table (accuracy with its 95 %
+interval, Student's over seeds or, for a single run, Wilson's over problems; parameters; training
+samples until validation first reaches a level) and one of the families, and writes to the folder:
+families.png, learning.png (accuracy against training samples) and models.json (for
+`perception.oddity_play --models`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from core import cli, files, metrics, plots
 from core import config as config_lib
 from perception import oddity_pictures
 from perception import runs as runs_lib
+from perception.data.oddity import FAMILIES
+from perception.intervals import student, wilson
 from perception.tasks import oddity_run
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
@@ -96,15 +99,35 @@ def table(runs: list[Run], level: float = LEVEL) -> str:
         "|---|---|---|---|---|",
     ]
     for name, own in grouped(runs).items():
-        values = np.array([100 * run.report["test"]["accuracy"] for run in own])
-        spread = f" ± {values.std(ddof=1):.1f}" if len(own) > 1 else ""
         until = ", ".join(
             "not" if np.isinf(n) else f"{n:,.0f}" for n in (samples_until(r, level) for r in own)
         )
         parameters = own[0].report["parameters"]
-        lines.append(
-            f"| {name} | {len(own)} | {values.mean():.1f}{spread} | {parameters:,} | {until} |"
-        )
+        lines.append(f"| {name} | {len(own)} | {_accuracy(own)} | {parameters:,} | {until} |")
+    return "\n".join(lines)
+
+
+def _accuracy(own: list[Run]) -> str:
+    """Mean over seeds in percent and its 95 % interval: Student's, or Wilson's for a single run."""
+    tests = [run.report["test"] for run in own]
+    values = [test["accuracy"] for test in tests]
+    if len(own) > 1:
+        low, high = student(values)
+    else:
+        low, high = wilson(values[0] * tests[0]["count"], tests[0]["count"])
+    shown = (float(np.mean(values)), max(low, 0.0), min(high, 1.0))
+    return "{:.1f} ({:.1f} – {:.1f})".format(*(100 * value for value in shown))
+
+
+def families_table(runs: list[Run]) -> str:
+    """A Markdown table: mean accuracy in percent of each network (row) and family (column)."""
+    scores = for_player(runs)
+    names = [name for name in FAMILIES if any(name in score for score in scores.values())]
+    lines = ["| network, riddles | " + " | ".join(n.replace("_", " ") for n in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for label, score in scores.items():
+        cells = [f"{100 * score[name]:.1f}" if name in score else "–" for name in names]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -142,7 +165,7 @@ def main(values: flags.FlagValues) -> None:
     with cli.explain():
         runs = find_runs(values.runs)
         shown = table(runs, values.level)
-    print(shown)
+    print(f"{shown}\n\n{families_table(runs)}")
     if not values.output:
         return
     out = Path(values.output).expanduser()

@@ -45,8 +45,9 @@ def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path) -> None
         left.set_title("saliency" if row == 0 else "")
         _draw_path(middle, images[row], seen.pixel[row], cfg)
         middle.set_title("fixations in order, inhibited discs" if row == 0 else "")
-        shown = _mosaic(seen.content[row], images.shape[-1])
-        right.imshow(shown, cmap="gray_r" if cfg.polarity == "ink" else "gray")
+        # Ink is 1 in what the networks receive, but dark to the eye.
+        content = 1 - seen.content[row] if cfg.polarity == "ink" else seen.content[row]
+        right.imshow(_mosaic(content, images.shape[-1]), cmap="gray")
         right.set_title("what is seen there" if row == 0 else "")
         for axis in (left, middle, right):
             axis.set_xticks([])

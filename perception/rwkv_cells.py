@@ -45,21 +45,12 @@ class GlimpseRwkv:
 
     inputs = ("content", "location")
 
-    @property
-    def config(self) -> config_lib.Config:
-        """Of the blocks; there are no tokens, so the vocabulary is a placeholder."""
-        return config_lib.Config(
-            version=self.version, vocab_size=1, dim=self.width, layers=self.depth
-        )
-
     def param_specs(self) -> Specs:
         """Parameters: the blocks and the last norm of `rwkvjax`, between dense layers."""
-        rwkv = model.param_specs(self.config)
         return {
             "stem": stem.specs(self.stem, self.glimpses),
             "embed": layers.dense_specs(self.stem.width + self.stem.place, self.width),
-            "blocks": rwkv["blocks"],
-            "ln_out": rwkv["ln_out"],
+            **_block_specs(self),
             "head": layers.dense_specs(self.width, self.outputs),
         }
 
@@ -72,9 +63,7 @@ class GlimpseRwkv:
 
     def _hidden(self, params: Params, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
         joined = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs), axis=-1)
-        x = layers.dense(params["embed"], joined)
-        state = model.init_state(self.config, len(x))
-        return model.run_blocks(params, self.config, x, state)
+        return _read(self, params, layers.dense(params["embed"], joined))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,27 +82,32 @@ class SaccadeRwkv:
     width: int = 128
     depth: int = 2
 
-    @property
-    def config(self) -> config_lib.Config:
-        """See `GlimpseRwkv.config`."""
-        return config_lib.Config(
-            version=self.version, vocab_size=1, dim=self.width, layers=self.depth
-        )
-
     def param_specs(self) -> Specs:
         """Parameters."""
-        rwkv = model.param_specs(self.config)
         return {
             "embed": layers.dense_specs(self.input_size, self.width),
-            "blocks": rwkv["blocks"],
-            "ln_out": rwkv["ln_out"],
+            **_block_specs(self),
             "decision": layers.dense_specs(self.width, 1),
         }
 
     def read(self, params: Params, xs: jax.Array) -> tuple[jax.Array, Any]:
         """(logits [B, S] of inputs [B, S, n], state after the last saccade)."""
-        x = layers.dense(params["embed"], xs)
-        hidden, state = model.run_blocks(
-            params, self.config, x, model.init_state(self.config, len(x))
-        )
+        hidden, state = _read(self, params, layers.dense(params["embed"], xs))
         return layers.dense(params["decision"], hidden)[..., 0], state
+
+
+def _config(net: GlimpseRwkv | SaccadeRwkv) -> config_lib.Config:
+    """Of the blocks; there are no tokens, so the vocabulary is a placeholder."""
+    return config_lib.Config(version=net.version, vocab_size=1, dim=net.width, layers=net.depth)
+
+
+def _block_specs(net: GlimpseRwkv | SaccadeRwkv) -> Specs:
+    """Parameters of the blocks and of the last norm."""
+    specs = model.param_specs(_config(net))
+    return {name: specs[name] for name in ("blocks", "ln_out")}
+
+
+def _read(net: GlimpseRwkv | SaccadeRwkv, params: Params, x: jax.Array) -> tuple[jax.Array, Any]:
+    """(outputs of the blocks [N, T, D] for a sequence [N, T, D], state after its end)."""
+    cfg = _config(net)
+    return model.run_blocks(params, cfg, x, model.init_state(cfg, len(x)))

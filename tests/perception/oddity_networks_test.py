@@ -19,6 +19,8 @@ from perception.snn_cells import CellReader
 from perception.tasks import oddity_mechanism, oddity_run
 from perception.tasks.oddity import OddityTask, OnlineOddityTask
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 sigmoid = lambda x: 1 / (1 + np.exp(-x))
 
 
@@ -86,7 +88,8 @@ def test_oren_sums_over_all_pairs():
     net = Oren(Codes(), relation=(7, 6), decision=(4,), dropout=0.5)
     params = drawn(net.param_specs())
     codes = np.random.default_rng(1).normal(size=(3, 6, 5)).astype(np.float32)
-    scores = net.apply(params, {"codes": jnp.asarray(codes)})
+    apply = jax.jit(net.apply)
+    scores = apply(params, {"codes": jnp.asarray(codes)})
     p = in_double(params)
 
     def mlp(part, x, last_linear):
@@ -105,7 +108,7 @@ def test_oren_sums_over_all_pairs():
         )
         np.testing.assert_allclose(scores[b, i], mlp("f", total, True)[0], rtol=2e-5, atol=2e-5)
     order = np.array([3, 1, 5, 0, 2, 4])  # scores move with their frames
-    moved = net.apply(params, {"codes": jnp.asarray(codes[:, order])})
+    moved = apply(params, {"codes": jnp.asarray(codes[:, order])})
     np.testing.assert_allclose(moved, scores[:, order], rtol=2e-5, atol=2e-5)
     dropped = net.apply(params, {"codes": jnp.asarray(codes)}, jax.random.key(0))
     assert (dropped != scores).any()
@@ -195,8 +198,8 @@ def test_frame_codes_do_not_depend_on_the_company():
     eye = FrameEncoder(16, (4, 4), 8)
     params = drawn(eye.param_specs())
     images = np.random.default_rng(0).integers(0, 256, (2, 6, 16, 16)).astype(np.uint8)
-    codes = eye.apply(params, {"image": images})
-    swapped = eye.apply(params, {"image": images[:, ::-1]})
+    apply = jax.jit(eye.apply)
+    codes, swapped = apply(params, {"image": images}), apply(params, {"image": images[:, ::-1]})
     np.testing.assert_allclose(swapped, codes[:, ::-1], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="frames must be"):
         eye.apply(params, {"image": images[..., :8]})
@@ -214,8 +217,9 @@ def test_online_learning_against_back_propagation():
         "saccade": jnp.asarray(saccades.plan(np.arange(3))),
     }
     task = OnlineOddityTask(net)
-    (value, (_, aux)), grads = task.grads(params, (), batch, jax.random.key(0))
-    exact = jax.value_and_grad(task.loss, has_aux=True)(params, (), batch, jax.random.key(0))
+    key = jax.random.key(0)
+    (value, (_, aux)), grads = jax.jit(task.grads)(params, (), batch, key)
+    exact = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, (), batch, key)
     assert float(value) == pytest.approx(float(exact[0][0]), rel=1e-5)
     assert float(aux["accuracy"]) == float(exact[0][1][1]["accuracy"])
     for path, found in params_lib.flatten(grads["reader"]):
@@ -236,8 +240,8 @@ def test_online_learning_against_back_propagation():
             total -= weight[t] * likely.mean()
         return total
 
-    below = reader.online(params["reader"], xs, odd, weight)[3]
-    np.testing.assert_allclose(below, jax.grad(cut)(xs), rtol=1e-4, atol=1e-6)
+    below = jax.jit(reader.online)(params["reader"], xs, odd, weight)[3]
+    np.testing.assert_allclose(below, jax.jit(jax.grad(cut))(xs), rtol=1e-4, atol=1e-6)
     assert np.abs(below[:, 6:]).max() > 0 and not np.abs(below[:, :6]).any()
 
 
@@ -318,11 +322,13 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
     )
     oddity_report.main(values)
     shown = capsys.readouterr().out
-    accuracy = 100 * report["test"]["accuracy"]
-    row = (
-        f"{network}, 41+44 without 44, 24 samples | 1 | {accuracy:.1f} | {report['parameters']:,} |"
-    )
-    assert row in shown
+    accuracy = report["test"]["accuracy"]
+    low, high = (100 * x for x in oddity_play.wilson(12 * accuracy, 12))
+    name = f"{network}, 41+44 without 44, 24 samples"
+    assert (
+        f"| {name} | 1 | {100 * accuracy:.1f} ({low:.1f} – {high:.1f}) | {report['parameters']:,} |"
+    ) in shown
+    assert f"| topology |\n|---|---|\n| {name} | {100 * accuracy:.1f} |" in shown
     models = oddity_play.read_models(str(tmp_path / "all" / "models.json"))
     assert list(models.values()) == [
         {"topology": report["test"]["accuracy"], "41": report["test"]["accuracy"]}
