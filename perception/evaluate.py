@@ -31,9 +31,11 @@ from perception.intervals import student, wilson
 from perception.tasks import reasoning_run
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_list(
-    "runs", None, "Workdirs of runs, or patterns of them.", flag_values=FLAGS, required=True
+# Not a list: names of runs contain commas.
+flags.DEFINE_multi_string(
+    "runs", None, "Workdir of a run, or a pattern of some; may be repeated.", flag_values=FLAGS
 )
+flags.mark_flag_as_required("runs", flag_values=FLAGS)
 flags.DEFINE_list("sets", [], "Data sets to test on, e.g. svrt_ood/lines.", flag_values=FLAGS)
 flags.DEFINE_integer("size", 2000, "Problems of each of --sets.", 1, flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file for the summary.", flag_values=FLAGS)

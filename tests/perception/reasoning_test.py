@@ -140,26 +140,26 @@ class Fixed:
 
 def test_losses_by_hand():
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
-    labels = jnp.asarray([1, 0])
+    labels, key = jnp.asarray([1, 0]), jax.random.key(0)
     two = jnp.asarray([[[1.0, 3.0]], [[2.0, -1.0]]])  # [B, P = 1, outputs]
     task = reasoning.ReasoningTask(Fixed(2), "classes")
-    loss, (_, aux) = task.loss({}, (), {"content": two, "label": labels}, jax.random.key(0))
+    loss, (_, aux) = jax.jit(task.loss)({}, (), {"content": two, "label": labels}, key)
     exact = -(np.log(sigmoid(2.0)) + np.log(sigmoid(3.0))) / 2
     assert float(loss) == pytest.approx(exact, rel=1e-6) and float(aux["accuracy"]) == 1.0
     one = jnp.asarray([[[2.0]], [[0.5]]])
     task = reasoning.ReasoningTask(Fixed(1), "binary")
-    loss, (_, aux) = task.loss({}, (), {"content": one, "label": labels}, jax.random.key(0))
+    loss, (_, aux) = jax.jit(task.loss)({}, (), {"content": one, "label": labels}, key)
     exact = -(np.log(sigmoid(2.0)) + np.log(sigmoid(-0.5))) / 2
     assert float(loss) == pytest.approx(exact, rel=1e-6) and float(aux["accuracy"]) == 0.5
     three = jnp.asarray([[[0.0], [2.0], [1.0]], [[0.5], [0.0], [3.0]]])  # [B, P = 3, 1]
     batch = {"content": three, "label": labels, "valid": jnp.asarray([1.0, 0.0])}
     task = reasoning.ReasoningTask(Fixed(1), "candidates")
-    sums = {k: float(v) for k, v in task.eval_sums({}, batch).items()}
+    sums = {k: float(v) for k, v in jax.jit(task.eval_sums)({}, batch).items()}
     scores = task.eval_metrics(sums)
     exact = np.log(np.exp([0.0, 2.0, 1.0]).sum()) - 2
     assert scores == pytest.approx({"accuracy": 1.0, "nll": exact}, rel=1e-6)
     task = reasoning.ReasoningTask(Fixed(1), "weighted")
-    loss, _ = task.loss({}, (), batch, jax.random.key(0))
+    loss, _ = jax.jit(task.loss)({}, (), batch, key)
     parts = [
         -np.log(sigmoid(0.0)) - 2 * np.log(sigmoid(2.0)) - np.log(sigmoid(-1.0)),
         -2 * np.log(sigmoid(0.5)) - np.log(sigmoid(0.0)) - np.log(sigmoid(-3.0)),

@@ -89,6 +89,12 @@ def test_a_seed_counts_once():
         evaluate.summarise([report(CONFIG, 0.7), report(again, 0.7)])
 
 
+def test_names_of_runs_may_contain_commas():
+    evaluate.FLAGS(["evaluate", "--runs=runs/gap_svrt,problem=1*", "--runs=runs/b", "--sets=a/1,b"])
+    assert evaluate.FLAGS.runs == ["runs/gap_svrt,problem=1*", "runs/b"]
+    assert evaluate.FLAGS.sets == ["a/1", "b"]
+
+
 def test_runs_must_exist_and_describe_themselves(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run .* matches '.*none"):
         runs.find([str(tmp_path / "none*")], "config.json")
