@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CMU AN4 (spelled names, numbers, commands) from stored MFCC, by characters; unseen speakers.
+"""CMU AN4 (spelled names, numbers, commands) from stored MFCC, by subwords; unseen speakers.
 
     python -m snn.train --config=configs/snn/asr_an4.py:lstm --workdir=runs/asr_an4_lstm
     python -m snn.train --config=configs/snn/asr_an4.py:ssnu --workdir=runs/asr_an4_ssnu
@@ -20,7 +20,8 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
             "task": "transducer",
             "data": {
                 "corpus": "an4",
-                "tokens": "characters",
+                "tokens": "subwords",
+                "subwords": 100,
                 "buckets": 3,
                 **asr_shared.manifests(),
                 "eval_batch_size": 16,
@@ -49,18 +50,18 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
             },
             "loss": {"dropout": 0.2, "ctc": 0.5, "max_symbols": 6},
             "optimizer": {
-                "learning_rate": 4e-3,
+                "learning_rate": asr_shared.learning_rate(cell),
                 "final_learning_rate": 1e-5,
                 "warmup_steps": 100,
                 "beta2": 0.98,
                 "weight_decay": 1e-3,
             },
             "train": {
-                "steps": 1000,
+                "steps": 2000,
                 "batch_size": 16,
                 "seed": 0,
                 "log_every": 100,
-                "eval_every": 200,
+                "eval_every": 400,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },

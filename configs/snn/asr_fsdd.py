@@ -30,6 +30,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
             "features": {
                 "rate": 8000,
                 "bands": 40,
+                "normalise": "running",
                 "prior_mean": 14.0,
                 "prior_frames": 10,
                 "stack": 4,
@@ -54,7 +55,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
             },
             "loss": {"dropout": 0.1, "ctc": 0.5},
             "optimizer": {
-                "learning_rate": 4e-3,
+                "learning_rate": asr_shared.learning_rate(cell),
                 "final_learning_rate": 1e-5,
                 "warmup_steps": 100,
                 "beta2": 0.98,
@@ -62,11 +63,11 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 900,
+                "steps": 2500,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 100,
-                "eval_every": 150,
+                "eval_every": 500,
                 "keep": 1,
                 "best_metric": "eval/label_errors",
             },
