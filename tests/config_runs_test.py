@@ -40,7 +40,7 @@ IMAGES = (
     " --config.data.certify_examples=20"
 )
 SPEECH = f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=2"
-DIGITS = f"{SPEECH} --config.data.options.train=12 --config.data.options.test=4"
+DIGITS = f"{SPEECH} --config.data.options.train=200 --config.data.options.test=4"
 LOOK = (
     f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=4 --config.data.train=8"
     " --config.data.test=8 --config.data.validation=8 --config.data.eval_batch_size=8"
