@@ -275,6 +275,8 @@ def test_policies(drawings):
     )
     grid = frontend.look(drawings, FrontEndConfig(policy="grid", chunk=64))
     np.testing.assert_array_equal(grid.pixel[3], frontend.grid_pixels(15, 128))
+    half = frontend.look(drawings.astype(np.float16), FrontEndConfig(policy="grid", chunk=64))
+    np.testing.assert_array_equal(half.content, grid.content)  # worked out in single precision
     random = FrontEndConfig(policy="random", chunk=64)
     keys = jax.random.split(jax.random.key(0), 8)
     first, again = (

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks over glimpses: published sizes, plain NumPy forwards, what must not matter."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,8 @@ IMAGE_NETWORKS = {
     ),
 }
 
+NETWORKS = {**GLIMPSE_NETWORKS, **IMAGE_NETWORKS}
+
 
 def random_params(network, seed=0, dtype=np.float32):
     """Every parameter random, so that none is without effect."""
@@ -91,18 +95,23 @@ def batch(rows=3, seed=0, dtype=np.float32):
     }
 
 
-@pytest.mark.parametrize("name", [*GLIMPSE_NETWORKS, *IMAGE_NETWORKS])
+@functools.cache
+def logits_and_gradients(name):
+    """A program of (parameters, inputs) that tests share: compiling takes longer than running."""
+    network = NETWORKS[name]
+
+    def run(params, inputs):
+        loss = lambda p: (network.apply(p, inputs) * jnp.arange(1.0, 4.0)).sum()
+        return network.apply(params, inputs), jax.grad(loss)(params)
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_rows_are_independent_and_every_parameter_matters(name):
-    network = {**GLIMPSE_NETWORKS, **IMAGE_NETWORKS}[name]
+    network, run = NETWORKS[name], logits_and_gradients(name)
     params, inputs = random_params(network), batch()
     inputs = {k: inputs[k] for k in network.inputs}
-
-    @jax.jit
-    def run(params, inputs):
-        logits = network.apply(params, inputs)
-        loss = lambda p: (network.apply(p, inputs) * jnp.arange(1.0, 4.0)).sum()
-        return logits, jax.grad(loss)(params)
-
     logits, grads = run(params, inputs)
     assert logits.shape == (3, 3) and np.isfinite(logits).all()
     changed = {k: v.copy() for k, v in inputs.items()}
@@ -118,7 +127,7 @@ def test_queries_and_keys_start_equal():
     pair = np.asarray(params["blocks"]["relation"]["query_key"])
     np.testing.assert_array_equal(pair[:, 0], pair[:, 1])
     assert np.abs(pair[0] - pair[1]).max() > 0.01  # layers differ
-    weights = GLIMPSE_NETWORKS["abstractor"].attention(params, batch())
+    weights = jax.jit(GLIMPSE_NETWORKS["abstractor"].attention)(params, batch())
     assert weights.shape == (2, 3, 2, T, T)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     logits = np.log(np.asarray(weights[0]))
@@ -136,12 +145,12 @@ def test_order_of_fixations_does_not_matter_but_to_rwkv():
     free = StemConfig(features=6, hidden=11, norm="feature")
     for kind, matters in ((networks.Abstractor, False), (networks.GapTransformer, False)):
         network = kind(SHAPE, 3, free, depth=1, heads=1, hidden=8)
-        params = random_params(network)
-        both = network.apply(params, inputs), network.apply(params, mixed)
+        params, apply = random_params(network), jax.jit(network.apply)
+        both = apply(params, inputs), apply(params, mixed)
         assert (np.abs(both[0] - both[1]).max() > 1e-4) == matters
     network = rwkv_cells.GlimpseRwkv(SHAPE, 3, free, width=64, depth=1)
-    params = random_params(network)
-    assert np.abs(network.apply(params, inputs) - network.apply(params, mixed)).max() > 1e-4
+    params, apply = random_params(network), jax.jit(network.apply)
+    assert np.abs(apply(params, inputs) - apply(params, mixed)).max() > 1e-4
 
 
 def test_contents_alone_say_nothing_to_the_abstractor():
@@ -150,24 +159,23 @@ def test_contents_alone_say_nothing_to_the_abstractor():
     network = networks.Abstractor(SHAPE, 3, cfg, depth=2, heads=2, hidden=16)
     # Scales and shifts of time steps as at the start: random ones would tell the steps apart.
     params = params_lib.init(network.param_specs(), jax.random.key(0))
-    logits = np.asarray(network.apply(params, batch()))
+    logits = np.asarray(jax.jit(network.apply)(params, batch()))
     np.testing.assert_allclose(logits, np.broadcast_to(logits[:1], logits.shape), atol=1e-6)
     cfg = StemConfig(features=6, hidden=11, streams="location")
     network = networks.Abstractor(SHAPE, 3, cfg, depth=2, heads=2, hidden=16)
     first, second = batch(), batch(seed=1)
     second["location"] = first["location"]
     params = random_params(network)
-    np.testing.assert_allclose(
-        network.apply(params, first), network.apply(params, second), atol=1e-6
-    )
+    apply = jax.jit(network.apply)
+    np.testing.assert_allclose(apply(params, first), apply(params, second), atol=1e-6)
 
 
 def test_dropout_needs_a_key():
     network = networks.Abstractor(SHAPE, 3, SMALL, depth=2, heads=2, hidden=16, dropout=0.5)
-    params, inputs = random_params(network), batch()
-    quiet = network.apply(params, inputs)
-    np.testing.assert_array_equal(quiet, network.apply(params, inputs))
-    loud = [network.apply(params, inputs, jax.random.key(i)) for i in (0, 0, 1)]
+    params, inputs, apply = random_params(network), batch(), jax.jit(network.apply)
+    quiet = apply(params, inputs)
+    np.testing.assert_array_equal(quiet, apply(params, inputs))
+    loud = [apply(params, inputs, jax.random.key(i)) for i in (0, 0, 1)]
     np.testing.assert_array_equal(loud[0], loud[1])
     assert np.abs(loud[0] - loud[2]).max() > 1e-3 and np.abs(loud[0] - quiet).max() > 1e-3
 
@@ -205,7 +213,7 @@ def test_abstractor_is_the_equations_in_float64():
     network = GLIMPSE_NETWORKS["abstractor"]
     with jax.enable_x64(True):
         params, inputs = random_params(network, dtype=np.float64), batch(1, dtype=np.float64)
-        found = np.asarray(network.apply(params, inputs))[0]
+        found = np.asarray(jax.jit(network.apply)(params, inputs))[0]
     p = params["stem"]
     glimpses = numpy_norm(p["content"]["norm"], inputs["content"][0].reshape(T, -1))
     hidden = np.maximum(glimpses @ p["content"]["up"]["weight"] + p["content"]["up"]["bias"], 0)
@@ -241,7 +249,7 @@ def test_glimpse_cnn_is_the_sum_of_products(groups, fold):
         lambda s: rng.normal(size=s.shape).astype(np.float32), specs, is_leaf=params_lib.is_spec
     )
     x = rng.random((2, 3, SIDE, SIDE)).astype(np.float32)
-    found = stem.encode(params, cfg, jnp.asarray(x))
+    found = jax.jit(stem.encode, static_argnums=1)(params, cfg, jnp.asarray(x))
     assert found.shape == (2, 9 // fold)
     maps = x.astype(np.float64)
     for layer in range(2):
@@ -277,7 +285,7 @@ def test_context_norms():
 def test_esbn_is_the_memory_written_out():
     network = GLIMPSE_NETWORKS["esbn"]
     params, inputs = random_params(network), batch(1)
-    found = np.asarray(network.apply(params, inputs))[0]
+    found = np.asarray(jax.jit(network.apply)(params, inputs))[0]
     z, places = (np.asarray(x)[0] for x in stem.apply(params["stem"], SMALL, inputs))
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     h, cell, r, memory = np.zeros(16), np.zeros(16), np.zeros(9), []
@@ -300,13 +308,13 @@ def test_esbn_is_the_memory_written_out():
     )
 
 
-def test_identical_glimpses_stay_finite():
-    for network in GLIMPSE_NETWORKS.values():
-        params = params_lib.init(network.param_specs(), jax.random.key(0))
-        inputs = {"content": np.zeros((1, *SHAPE)), "location": np.ones((1, T, 2))}
-        inputs = {k: v.astype(np.float32) for k, v in inputs.items()}
-        grads = jax.grad(lambda p, n=network, i=inputs: n.apply(p, i).sum())(params)
-        assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+@pytest.mark.parametrize("name", GLIMPSE_NETWORKS)
+def test_identical_glimpses_stay_finite(name):
+    """Nothing varies over time: the norms divide by the root of epsilon."""
+    inputs = {"content": np.zeros((3, *SHAPE)), "location": np.ones((3, T, 2))}
+    inputs = {k: v.astype(np.float32) for k, v in inputs.items()}
+    found = logits_and_gradients(name)(random_params(NETWORKS[name]), inputs)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize(
