@@ -36,8 +36,10 @@ if jax.default_backend() == "cpu":
 
 # %%
 SETTINGS = {"steps": 400, "dim": 128, "layers": 4, "context": 128, "batch": 16, "draw": 400}
+SETTINGS["windows"] = 256  # held out, each of one context
 if os.environ.get("RWKVJAX_TINY") == "1":  # what the tests run
     SETTINGS |= {"steps": 4, "dim": 32, "layers": 2, "context": 32, "batch": 4, "draw": 16}
+    SETTINGS["windows"] = 32
 
 # %% [markdown]
 # ## 1. The recurrence
@@ -150,7 +152,7 @@ config.update(
             "heldout": ("stdlib:heldout",),
             "tokenizer": "byte",
             "context": SETTINGS["context"],
-            "heldout_tokens": 64 * SETTINGS["context"],
+            "heldout_tokens": SETTINGS["windows"] * SETTINGS["context"],
         },
         "optimizer": {
             "learning_rate": 3e-3,
@@ -260,7 +262,10 @@ plt.show()
 from rwkvjax.task import score
 
 windows = np.stack(
-    [w[: SETTINGS["context"] + 1] for w in trainer.task.eval_source.get(np.arange(32))["tokens"]]
+    [
+        w[: SETTINGS["context"] + 1]
+        for w in trainer.task.eval_source.get(np.arange(SETTINGS["windows"] // 2))["tokens"]
+    ]
 )
 nats = -np.asarray(score(params, run.model, jnp.asarray(windows)))  # [windows, positions]
 bins = np.unique(np.geomspace(1, nats.shape[1], 12).astype(int))
