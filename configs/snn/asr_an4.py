@@ -48,13 +48,18 @@ def get_config(arg: str = "ssnu") -> ConfigDict:
                 "ctc": True,
                 "gain": asr_shared.gain(cell),
             },
-            "loss": {"dropout": 0.2, "ctc": 0.5, "max_symbols": 6},
+            "loss": {
+                "dropout": 0.2 if cell.endswith("ssnu") else 0.3,
+                "ctc": 1.0,
+                "max_symbols": 6,
+            },
             "optimizer": {
-                "learning_rate": asr_shared.learning_rate(cell),
+                "learning_rate": asr_shared.learning_rate(cell) / 2,
                 "final_learning_rate": 1e-5,
                 "warmup_steps": 100,
                 "beta2": 0.98,
                 "weight_decay": 1e-3,
+                "clip_norm": 1.0,
             },
             "train": {
                 "steps": 2000,
