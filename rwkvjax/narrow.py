@@ -120,16 +120,18 @@ def multiply(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Wi
 def _row(x: jax.Array, stored: jax.Array, scale: jax.Array | None, widen: Widen) -> jax.Array:
     """One row x [I] -> [O]; the groups of `scale` hold whole runs of neighbours."""
     sums, columns = stored.shape[0] // _PRODUCTS, stored.shape[1]
+    # The j-th slice of every piece: a stretch, or (a transposed copy would cost more than the
+    # product) the j-th of each run of neighbours.
     if scale is None:
-        cut = stored.reshape(_PRODUCTS, sums, columns)
-        pieces = x.reshape(-1, _PRODUCTS, sums)
+        cut, pieces = stored.reshape(_PRODUCTS, sums, columns), x.reshape(-1, _PRODUCTS, sums)
+        weights_of, inputs_of = lambda j: cut[j], lambda j: pieces[:, j]
     else:
-        cut = stored.reshape(sums, _PRODUCTS, columns).swapaxes(0, 1)
-        pieces = x.reshape(-1, sums, _PRODUCTS).swapaxes(1, 2)
+        cut, pieces = stored.reshape(sums, _PRODUCTS, columns), x.reshape(-1, sums, _PRODUCTS)
+        weights_of, inputs_of = lambda j: cut[:, j], lambda j: pieces[:, :, j]
     partial: list[jax.Array] = [jnp.zeros((sums, columns))] * len(pieces)
     for j in range(_PRODUCTS):
-        for p, weights in enumerate(widen(cut[j])):
-            partial[p] = partial[p] + pieces[p, j, :, None] * weights
+        for p, weights in enumerate(widen(weights_of(j))):
+            partial[p] = partial[p] + inputs_of(j)[p, :, None] * weights
     if scale is not None:
         factors = scale.reshape(len(pieces), -1, 1, columns)
         repeated = jnp.broadcast_to(
