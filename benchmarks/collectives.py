@@ -120,6 +120,8 @@ def traffic(text: str, devices: int) -> dict[str, float]:
                 continue
             n = _group(line, devices)
             started = operation[3].endswith("-start")
+            # A started all-reduce shows its results alone, the others their operands as well.
+            started &= kind != "all-reduce"
             size = _size(operation[2]) if started else _tuple_size(operation[2])
             # An all-reduce of which each device keeps a part is a reduce-scatter that the TPU
             # compiler wrote as a fusion.

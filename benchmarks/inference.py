@@ -112,8 +112,11 @@ def run(
     """Runs what the flags say; `ceiling` is measured before and after, on the same cores."""
     if not values.size:
         raise flags.Error("--size is required: a published size, see rwkvjax.config.SIZES")
-    if values.threads:
-        os.sched_setaffinity(0, range(values.threads))
+    unknown = sorted(set(values.contenders) - set(CONTENDERS))
+    if unknown or not values.contenders:
+        raise flags.Error(f"unknown contenders {unknown}; known: {list(CONTENDERS)}")
+    if values.threads:  # the children inherit it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: values.threads])
     before = ceiling()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"
@@ -146,12 +149,15 @@ def compare(
     children, results = {}, {}
     for name in chosen:
         if "official" in CONTENDERS[name] and not installed:
+            if name == chosen[0]:
+                raise ImportError(f"the baseline {name!r} needs its package: pip install rwkv")
             print(f"left out, the package is not installed: {name}", file=sys.stderr)
             continue
         order = {**CONTENDERS[name], "task": task, "path": str(path), "tokens": tokens}
         children[name] = _start(order, threads)
         results[name] = Result(name, tokens)
-        children[name].stdout.readline()  # ready: loaded and compiled
+        if children[name].stdout.readline() != "ready\n":  # loaded and compiled
+            raise RuntimeError(f"{name} did not start; its message stands above")
         print(f"ready: {name}", file=sys.stderr, flush=True)
     for _ in range(rounds):
         for name, child in children.items():
@@ -171,10 +177,8 @@ def _start(order: dict[str, Any], threads: int) -> Any:
     environment = dict(os.environ, JAX_PLATFORMS="cpu", RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, "-m", "benchmarks.inference", json.dumps(order)]
-    prefix = ["taskset", "-c", ",".join(map(str, range(threads)))] if threads else []
     return subprocess.Popen(
-        prefix + command,
+        [sys.executable, "-m", "benchmarks.inference", json.dumps(order)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

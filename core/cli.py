@@ -136,6 +136,8 @@ def _parse(values: flags.FlagValues, argv: list[str], required: Sequence[str] = 
             problem = f"{names} must be given, for instance {_EXAMPLE}"
     except Exception as error:
         problem = mistakes.about_flags(error, argv[1:])
+        if not problem:  # a defect of the library
+            raise
     print(f"error: {problem}\nTry --help.", file=sys.stderr)
     sys.exit(2)
 
@@ -149,7 +151,11 @@ def explain() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+    except ImportError as error:
+        if "pip install" not in str(error):  # a defect, not an extra that is missing
+            raise
+        raise UserError(_text(error)) from error
+    except (ValueError, OSError, NotImplementedError) as error:
         raise UserError(_text(error)) from error
 
 
@@ -203,7 +209,8 @@ def _mistakes_end_the_program() -> Iterator[None]:
 
 
 def _end_with(error: BaseException) -> NoReturn:
-    """Ends the program with one line about a mistake of the user."""
+    """Ends the program with one line about a mistake of the user; -v=1 shows where it arose."""
+    absl_logging.debug("the mistake arose here:", exc_info=error)
     print(f"error: {_text(error)}", file=sys.stderr)
     sys.exit(2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 
 
 def folder() -> pathlib.Path:
@@ -12,5 +13,8 @@ def folder() -> pathlib.Path:
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if named:
         return pathlib.Path(named).expanduser().absolute()
-    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    try:
+        caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # no home folder is known
+        caches = pathlib.Path(tempfile.gettempdir())
     return (caches / "rwkvjax" / "jax").absolute()

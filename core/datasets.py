@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where small real data sets lie on this machine.
+"""Where small real data sets lie.
 
 Order of search, first hit wins:
 

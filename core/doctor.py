@@ -39,7 +39,7 @@ def has(module: str) -> bool:
     """Whether a module can be found, without importing it (but for its parent packages)."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # no parent package, or a half-removed one
+    except Exception:  # a parent package that is missing, half-removed, or raises anything
         return False
 
 
@@ -127,7 +127,7 @@ def check_devices() -> dict[str, Any]:
         names = sorted({default, "cpu"})
         result["backends"] = [_check_backend(jax, name) for name in names]
         result["default"] = default
-        result["ok"] = all(b["ok"] for b in result["backends"])
+        result["ok"] = all(b["ok"] for b in result["backends"] if b["backend"] == default)
         result["advice"] = _unused_accelerator(default)
     except Exception as error:  # whatever a broken installation or driver raises
         result["advice"] = f"jax does not start: {_first_line(error)}"
@@ -277,7 +277,11 @@ def as_text(report: dict[str, Any]) -> str:
         what = f"{row['version'] or '-':12}{row['enables']}"
         lines.append(f"  {mark:8}{row['name']:33}{what}{how}")
     lines += _machine_lines(report)
-    lines += ["", f"data (${datasets.ENVIRONMENT_VARIABLE}, then ../shared/data, shared/data)"]
+    lines += [
+        "",
+        f"data (${datasets.ENVIRONMENT_VARIABLE} alone if set, else ../shared/data, shared/data,"
+        " installed packages)",
+    ]
     for row in report["data"]:
         where = row["path"] or (
             f"missing; instead: {row['instead']}" if row["instead"] else "missing"

@@ -17,6 +17,8 @@ import re
 import traceback
 from collections.abc import Sequence
 
+from absl import flags
+
 EXAMPLE = "configs/rwkvjax/quickstart.py"
 
 
@@ -72,17 +74,23 @@ def about_arguments(extra: Sequence[str]) -> str:
 
 
 def about_flags(error: BaseException, argv: Sequence[str]) -> str:
-    """One line for an error that the parsing of flags raised, in the configuration or outside."""
+    """One line for an error that the parsing of flags raised, in the configuration or outside.
+
+    Returns:
+      What is wrong; "" for a defect of the library, which must keep its traceback.
+    """
     name = config_path(argv)
     current: BaseException | None = error
     while current is not None:  # the flag library wraps what the configuration raised
         inside = _line_inside(current, name)
         if inside:
+            if _deeper(current, name) and not isinstance(current, _EXPLAINED):
+                return ""
             return f"{inside}: {type(current).__name__}: {_one_line(current)}"
         current = current.__cause__ or current.__context__
-    if isinstance(error, (KeyError, AttributeError)):
+    if name and isinstance(error, (KeyError, AttributeError)):
         return f"no such key in the configuration: {_one_line(error)}"
-    return _one_line(error)
+    return _one_line(error) if isinstance(error, (*_EXPLAINED, flags.Error)) else ""
 
 
 def about_memory(error: BaseException) -> str:
@@ -124,6 +132,17 @@ def _one_line(error: BaseException) -> str:
     for pattern, plain in _PLAINER:
         text = re.sub(pattern, plain, text)
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+# Errors whose text says what is wrong, wherever they are raised.
+_EXPLAINED = (ValueError, OSError, KeyError, SyntaxError, ImportError)
+
+
+def _deeper(error: BaseException, config: str) -> bool:
+    """Whether the error was raised in a function that the configuration called."""
+    wanted = os.path.realpath(os.path.expanduser(config))
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and os.path.realpath(frames[-1].filename) != wanted
 
 
 def _line_inside(error: BaseException, config: str) -> str:

@@ -103,7 +103,8 @@ def look(
     cfg = cfg or FrontEndConfig()
     images_lib.check(images)
     # Half precision would blur what is salient: a sum over patches has more digits.
-    images = jnp.asarray(images, jnp.promote_types(images.dtype, jnp.float32))
+    wide = jnp.promote_types(images.dtype, jnp.float32)
+    images = jnp.asarray(images, jax.dtypes.canonicalize_dtype(wide))
     fixation_lib.check_room(cfg.fixation, images.shape[1])
     if (key is None) == (cfg.policy == "random"):
         raise ValueError(

@@ -195,10 +195,15 @@ def _units(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def in_halves(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """The product of `many_rows` by bfloat16 matrix units: float32 x [..., I], W [I, O]."""
+    """The product of `many_rows` by bfloat16 matrix units: float32 x [..., I], W [I, O].
+
+    The weights are constants: stored narrow, they have no gradient. Activations beyond bfloat16's
+    range (3.39e38) count as infinite.
+    """
     # reduce_precision, as XLA may leave out a conversion to bfloat16 and back.
     high = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
-    halves = (high.astype(jnp.bfloat16), (x - high).astype(jnp.bfloat16))
+    low = jnp.where(jnp.isfinite(high), x - high, 0)  # beyond the range: infinity, not NaN
+    halves = (high.astype(jnp.bfloat16), low.astype(jnp.bfloat16))
     products = [_units(half, weight) for half in jax.lax.optimization_barrier(halves)]
     high_product, low_product = jax.lax.optimization_barrier(products)
     return high_product + low_product
@@ -206,6 +211,6 @@ def in_halves(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 @in_halves.defjvp
 def _in_halves_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    # The weights are constants: stored narrow, they have no gradient.
     (x, weight), (change, _) = primals, tangents
-    return in_halves(x, weight), change @ weight.astype(change.dtype)
+    wide = jax.lax.optimization_barrier(weight.astype(change.dtype))  # as in `many_rows`
+    return in_halves(x, weight), change @ wide

@@ -71,6 +71,9 @@ class Project:
             self._stack.callback(self._db.close)
             database.prepare(self._db, _SCHEMA, SCHEMA_VERSION, "FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
+        except sqlite3.OperationalError as error:  # locked, read-only, a full disk
+            self._stack.close()
+            raise OSError(f"{self.path} cannot be used: {error}") from error
         except (sqlite3.DatabaseError, database.FormatError) as error:
             self._stack.close()
             raise DataError(f"{self.path} is no annotation project: {error}") from error

@@ -35,7 +35,13 @@ def check_resumed(cfg: Any, workdir: Path, build: Callable[[Any], Any]) -> None:
     kept = workdir / "checkpoints"
     if not (workdir / "config.json").is_file() or not kept.is_dir() or not any(kept.iterdir()):
         return
-    old, new = (config_lib.to_dict(c) for c in (build(runs.read_config(workdir)), cfg))
+    try:
+        kept_config = build(runs.read_config(workdir))
+    except config_lib.ConfigError as error:
+        raise ValueError(
+            f"{workdir} holds a run of another version ({error}): name another folder"
+        ) from error
+    old, new = (config_lib.to_dict(c) for c in (kept_config, cfg))
     seeds = [config["train"]["seed"] for config in (old, new)]
     for config in (old, new):
         del config["train"], config["optimizer"]

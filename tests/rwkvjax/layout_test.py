@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import hardware
 from rwkvjax import layout, matrices, model, narrow, sampling, weights
 from rwkvjax.matrices import BFloat16Matrix
 from rwkvjax.quantization import QuantizeConfig, quantize, quantize_matrix
@@ -65,13 +66,13 @@ def test_donated_parameters_are_freed():
     _close(model.apply(changed, cfg, TOKENS)[0], logits, 0.02 * float(jnp.abs(logits).max()))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 9])
+@pytest.mark.parametrize("rows", [1, 2, 3, 9, 40])
 @pytest.mark.parametrize("bits, group", [(8, 0), (8, 8), (8, 64), (4, 0), (4, 16), (4, 64)])
 def test_narrow_products_equal_those_of_the_dense_matrix(bits, group, rows):
     rng = np.random.RandomState(bits + group + rows)
     weight, x = rng.randn(384, 6).astype(np.float32), rng.randn(rows, 384).astype(np.float32)
     q = quantize_matrix(weight, bits, group)
-    assert narrow.applies(jnp.asarray(x), q.values)
+    assert narrow.applies(jnp.asarray(x), q.values) == (rows <= narrow.MOST_ROWS)
     expected = x.astype(np.float64) @ np.asarray(q.dense(), np.float64)
     np.testing.assert_allclose(matrices.matmul(jnp.asarray(x), q), expected, 0, 2e-4)
     rounded = matrices.matmul(jnp.asarray(x, jnp.bfloat16), q)
@@ -117,8 +118,17 @@ def test_bits_stand_for_the_bfloat16_numbers(values):
     np.testing.assert_array_equal(np.asarray(dense)[:, 0], array.astype(np.float32))
 
 
+def test_halves_of_what_bfloat16_cannot_hold():
+    weight = jnp.ones((3, 2), jnp.bfloat16)
+    infinite = narrow.in_halves(jnp.asarray([[np.inf, 1, 2], [1, 2, 3]], jnp.float32), weight)
+    np.testing.assert_array_equal(infinite, [[np.inf, np.inf], [6, 6]])
+    assert np.isnan(narrow.in_halves(jnp.asarray([[np.nan, 1, 2]], jnp.float32), weight)).all()
+
+
+@pytest.mark.parametrize("units", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 40])
-def test_bfloat16_products_are_those_of_the_widened_matrix(rows):
+def test_bfloat16_products_are_those_of_the_widened_matrix(rows, units, monkeypatch):
+    monkeypatch.setattr(hardware, "cpu_has_bfloat16_units", lambda: units)
     rng = np.random.RandomState(rows)
     array = jnp.asarray(rng.randn(64, 7), jnp.bfloat16)
     x = jnp.asarray(rng.randn(rows, 64), jnp.float32)
@@ -127,4 +137,6 @@ def test_bfloat16_products_are_those_of_the_widened_matrix(rows):
     expected = np.asarray(x, np.float64) @ np.asarray(array).astype(np.float64)
     np.testing.assert_allclose(matrices.matmul(x, held), expected, 0, 1e-4)
     narrow_x = x.astype(jnp.bfloat16)
-    assert matrices.matmul(narrow_x, held).dtype == jnp.bfloat16
+    short = matrices.matmul(narrow_x, held)
+    assert short.dtype == jnp.bfloat16
+    np.testing.assert_allclose(short.astype(np.float32), expected, 0.03, 0.3)
