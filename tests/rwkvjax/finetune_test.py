@@ -58,7 +58,7 @@ def _config(base, method, **blocks):
     return experiment.build_config(merged)
 
 
-@pytest.mark.parametrize("method", ["lora", "pissa", "state"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("pissa", marks=pytest.mark.slow), "state"])
 def test_training_changes_the_adapter_alone(base, method, tmp_path):
     cfg = _config(base, method)
     stored, untouched = rwkvjax.load(base / "base.safetensors")

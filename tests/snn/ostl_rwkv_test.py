@@ -94,7 +94,7 @@ def test_streaming_is_bit_equal():
 FILES = {"4": "tiny-rwkv-4v0-660K-FP32.bin.xz", "6": "tiny-rwkv-6v0-1m-FP32.bin.xz"}
 
 
-@pytest.mark.parametrize("version", ["4", "6"])
+@pytest.mark.parametrize("version", [pytest.param("4", marks=pytest.mark.slow), "6"])
 def test_trained_model_on_real_text(version, tmp_path):
     """The last block of a trained model, on Shakespeare: equal to BPTT, every parameter."""
     try:

@@ -102,7 +102,7 @@ def test_temperature_follows_truncation():
     np.testing.assert_allclose(_weights(logits, Sampling(0.5, 0.6)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("vocab", [5, 300, 70_000])
+@pytest.mark.parametrize("vocab", [5, 300, pytest.param(70_000, marks=pytest.mark.slow)])
 def test_draws_follow_the_distribution(vocab):
     rng = np.random.default_rng(0)
     logits = (3 * rng.normal(size=vocab)).astype(np.float32)
