@@ -72,21 +72,12 @@ def executions(found: dict[str, list[str]], entry: str) -> dict[str, int]:
     return counts
 
 
-def _size(shape: str) -> int:
-    """Bytes of the largest array of a result (asynchronous ones repeat their operand)."""
-    arrays = _ARRAY.findall(shape)
-    sizes = [
-        _BYTES.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
-        for kind, dims in arrays
-    ]
-    return max(sizes, default=0)
-
-
-def _tuple_size(shape: str) -> int:
-    return sum(
+def _sizes(shape: str) -> list[int]:
+    """Bytes of every array of a result."""
+    return [
         _BYTES.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
         for kind, dims in _ARRAY.findall(shape)
-    )
+    ]
 
 
 def _group(line: str, devices: int) -> int:
@@ -119,10 +110,10 @@ def traffic(text: str, devices: int) -> dict[str, float]:
             if operation is None or kind not in _KINDS:
                 continue
             n = _group(line, devices)
-            started = operation[3].endswith("-start")
-            # A started all-reduce shows its results alone, the others their operands as well.
-            started &= kind != "all-reduce"
-            size = _size(operation[2]) if started else _tuple_size(operation[2])
+            sizes = _sizes(operation[2])
+            # Asynchronous ones show their operand as well, but for the all-reduce.
+            with_operand = operation[3].endswith("-start") and kind != "all-reduce"
+            size = max(sizes, default=0) if with_operand else sum(sizes)
             # An all-reduce of which each device keeps a part is a reduce-scatter that the TPU
             # compiler wrote as a fusion.
             fused = kind == "all-reduce" and "all-reduce-scatter" in name

@@ -152,7 +152,7 @@ def explain() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        if "pip install" not in str(error):  # a defect, not an extra that is missing
+        if not _names_an_extra(error):
             raise
         raise UserError(_text(error)) from error
     except (ValueError, OSError, NotImplementedError) as error:
@@ -198,7 +198,7 @@ def _mistakes_end_the_program() -> Iterator[None]:
     except _user_errors() as error:
         _end_with(error)
     except ImportError as error:
-        if "pip install" not in str(error):  # a defect, not an extra that is missing
+        if not _names_an_extra(error):
             raise
         _end_with(error)
     except (MemoryError, RuntimeError) as error:
@@ -206,6 +206,11 @@ def _mistakes_end_the_program() -> Iterator[None]:
         if not problem:
             raise
         _end_with(UserError(problem))
+
+
+def _names_an_extra(error: ImportError) -> bool:
+    """Whether an extra is missing; any other failing import is a defect."""
+    return "pip install" in str(error)
 
 
 def _end_with(error: BaseException) -> NoReturn:

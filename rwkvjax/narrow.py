@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products of a few activations with matrices of narrow storage (8 or 4 bits, bfloat16) on a CPU.
+"""Products of activations with matrices of narrow storage (8 or 4 bits, bfloat16) on a CPU.
 
 Decoding reads every weight once per token, so narrow weights should be faster in proportion. On a
 CPU XLA's own dot of converted weights is up to thirty times slower than the float32 dot instead:
-the conversion keeps it from a vectorised loop. Two forms stay fast:
+the conversion keeps it from a vectorised loop. Three forms stay fast:
 
 rows (one or two rows of x): the sum over I is cut into J stretches of L = I/J. A product of each
 stretch is written out, so that the whole is one elementwise loop over [L, O], which XLA vectorises
@@ -12,7 +12,7 @@ streams is read from end to end, which is up to 2.4 times as fast as J neighbour
 
     p[l, o] = sum_{j < J} x[jL + l] W[jL + l, o]            y[o] = sum_l p[l, o]
 
-With scales of groups the J products are those of neighbouring rows, p[g, o] over x[gJ + j], so that
+With scales of groups the J products are those of neighbouring rows, p[l, o] over x[lJ + j], so that
 each partial sum has one scale.
 
 blocks (up to `MOST_ROWS` rows): a loop over stretches of K rows of W widens one stretch at a time,
@@ -184,6 +184,10 @@ def many_rows(x: jax.Array, weight: jax.Array) -> jax.Array:
             return in_halves(x, weight)
         if x.dtype == jnp.bfloat16:
             return _units(x, weight).astype(x.dtype)
+    return _widened(x, weight)
+
+
+def _widened(x: jax.Array, weight: jax.Array) -> jax.Array:
     # As one step: fused into the product, the conversion would slow it down.
     return x @ jax.lax.optimization_barrier(weight.astype(x.dtype))
 
@@ -212,5 +216,4 @@ def in_halves(x: jax.Array, weight: jax.Array) -> jax.Array:
 @in_halves.defjvp
 def _in_halves_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     (x, weight), (change, _) = primals, tangents
-    wide = jax.lax.optimization_barrier(weight.astype(change.dtype))  # as in `many_rows`
-    return in_halves(x, weight), change @ wide
+    return in_halves(x, weight), _widened(change, weight)

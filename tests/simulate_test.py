@@ -34,14 +34,24 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   ROOT %r = f32[8]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
 }
 """
+TRIPS = 'backend_config={"known_trip_count":{"n":"12"}}'
 
 
 def test_loops_groups_and_tuples_count():
-    text = TEXT.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"12"}}')
+    text = TEXT.replace("TRIPS", TRIPS)
     found = collectives.traffic(text, 8)
     assert found["all-gather"] == 12 * 64 * 4 * 3 / 4  # groups of four
     assert found["all-reduce"] == 2 * (4 * 4 + 32 * 2) * 7 / 8
     assert found["collective-permute"] == 8 * 4
+
+
+def test_asynchronous_collectives_count_their_results_once():
+    count = lambda text: collectives.traffic(TEXT.replace("TRIPS", TRIPS).replace(*text), 8)
+    plain, started = "all-reduce(%a, %b)", "all-reduce-start(%a, %b)"
+    assert count((plain, started)) == count((plain, plain))  # all results, no operands
+    alone = "f32[64]{0} all-gather(%x)"
+    both = "(f32[16]{0}, f32[64]{0}) all-gather-start(%x)"
+    assert count((alone, both)) == count((alone, alone))
 
 
 def test_a_loop_of_unknown_length_and_other_texts_are_errors():
