@@ -233,7 +233,7 @@ class Trainer:
             stopping = self._stop.is_set() or saver.reached_preemption(done)
             if self._due(done, cfg.eval_every) or (last and self.evaluate):
                 read_pending()
-                self._evaluate(done, state, writer, progress, saver)
+                last |= self._evaluate(done, state, writer, progress, saver)
             if self._due(done, cfg.save_every) or last or stopping:
                 # Never save after a step whose loss or gradient was not finite.
                 read_pending()
@@ -242,6 +242,8 @@ class Trainer:
                 saver.wait()
                 self._report(f"stopped on request after step {done}; start again to go on")
                 raise SystemExit(0)
+            if last:
+                break
         read_pending()
         return state
 
@@ -281,9 +283,10 @@ class Trainer:
         writer: metrics.FanOut,
         progress: Progress,
         saver: checkpoint_lib.Checkpointer,
-    ) -> None:
+    ) -> bool:
+        """Evaluates and writes the values down; True where the task has had enough."""
         if self.evaluate is None:
-            return
+            return False
         with progress.paused():
             params = state.ema if self.cfg.ema else state.params
             values = self.evaluate(params)
@@ -292,6 +295,8 @@ class Trainer:
             # Saves of several processes meet at barriers: two of them must not overlap.
             saver.wait()
             self._keep_best(step, state, params, values)
+        enough = getattr(self.task, "enough", None)
+        return enough is not None and enough(values)
 
     def _keep_best(
         self, step: int, state: TrainState, params: PyTree, values: Mapping[str, float]

@@ -24,6 +24,8 @@ class Task(Protocol):
       eval_source, eval_batch_size, eval_sums(params, batch) -> dict of sums (weights included),
         eval_metrics(sums) -> dict: evaluation over a held-out source. Its batches have a mask
         "valid" [rows]: the last batch is filled up with rows that must not count.
+      enough(values) -> bool: ends the run, with a checkpoint, after an evaluation ("eval/..."
+        values) that leaves nothing to learn; the learning rate still follows all steps.
       carry_axes(carry) -> tree of logical axes of the carry, for its sharding.
       frozen: tree of arrays that training reads but never changes (a base model under an adapter),
         placed by the task. `loss`, `grads` and `eval_sums` then receive it as the keyword argument

@@ -130,6 +130,19 @@ def test_ema_follows_the_parameters(tmp_path):
     chex.assert_trees_all_close(new.ema, expected, atol=1e-7)
 
 
+def test_a_task_that_has_enough_ends_the_run(tmp_path):
+    class Modest(ToyTask):
+        def enough(self, values):
+            return values["eval/error"] < np.inf
+
+    state = _trainer(tmp_path, _with(eval_every=5), Modest(eval_rows=8)).run()
+    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
+    assert int(state.step) == 5 and records[-1]["step"] == 5 and "eval/error" in records[-1]
+    saver = checkpoint.Checkpointer(tmp_path / "checkpoints", 1)
+    assert saver.latest_step() == 5
+    saver.close()
+
+
 def test_nan_stops_with_the_step_and_keeps_a_good_checkpoint(tmp_path):
     class Poisoned(ToyTask):
         def loss(self, params, carry, batch, key):
