@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 
 VERSIONS = ("4", "5.0", "5.1", "5.2", "6", "7")
+# Setting of `Config.ddlerp` -> the mixes that depend on the data, in the official order.
+DDLERP = {"all": "wkvrg", "decay": "w", "none": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Config:
       att_dim: width of the time mixing A; 0 means D.
       ffn_dim: width of the channel mixing F; 0 means 4D (versions 4, 7), or 3.5D rounded down to a
         multiple of 32 (versions 5, 6).
+      ddlerp: which of the five token shifts of the time mixing depend on the data (version 6):
+        "all" as published, "decay" alone, or "none" (constant as in Eagle); the last two are for
+        ablations and have no place in the official layout.
       mix_rank: rank of the data-dependent token shift (version 6).
       decay_rank: rank of the data-dependent decay (versions 6, 7).
       iclr_rank, value_rank, gate_rank: ranks of version 7.
@@ -48,6 +53,7 @@ class Config:
     head_size: int = 64
     att_dim: int = 0
     ffn_dim: int = 0
+    ddlerp: str = "all"
     mix_rank: int = 0
     decay_rank: int = 0
     iclr_rank: int = 0
@@ -76,6 +82,8 @@ class Config:
             raise ValueError(
                 f"att_dim {self.resolved_att_dim} is not a multiple of {self.head_size=}"
             )
+        if self.ddlerp not in DDLERP:
+            raise ValueError(f"ddlerp must be one of {tuple(DDLERP)}, got {self.ddlerp!r}")
         if self.remat not in ("none", "full", "dots"):
             raise ValueError(f"remat must be none, full or dots, got {self.remat!r}")
         if self.wkv not in ("auto", "scan", "chunked", "pallas"):

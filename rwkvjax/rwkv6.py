@@ -18,44 +18,55 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from core import params as params_lib
 from core.params import ParamSpec, Uniform
 from core.sharding import Shard
 from rwkvjax import layers, wkv
-from rwkvjax.config import Config
+from rwkvjax.config import DDLERP, Config
 from rwkvjax.rwkv5 import State as State
 from rwkvjax.rwkv5 import head_norm_specs, projection_specs, split_heads
 from rwkvjax.rwkv5 import init_state as init_state
 
 Params = dict
 
-MIXES = "wkvrg"  # the official order of the five mixes
+MIXES = DDLERP["all"]  # the official order of the five mixes
 
 
 def att_specs(cfg: Config, layer: int) -> Params:
     """Parameters of the time mixing of one layer."""
     r0, r1 = layers.depth_ratios(cfg, layer)
     ramp, width = layers.channel_ramp(cfg.dim), cfg.resolved_att_dim
-    mix_rank, decay_rank = cfg.resolved_mix_rank, cfg.resolved_decay_rank
+    decay_rank = cfg.resolved_decay_rank
     heads, size = cfg.heads, cfg.head_size
     bonus = layers.bonus_ramp(width, r0).reshape(heads, size)
     zeros, small = params_lib.zeros, Uniform(0.01)
     return {
-        "time_maa_x": layers.vector(1 - ramp**r1),
         "time_maa_w": layers.vector(1 - ramp**r1),
         "time_maa_k": layers.vector(1 - ramp**r1),
         "time_maa_v": layers.vector(1 - (ramp**r1 + 0.3 * r0)),
         "time_maa_r": layers.vector(1 - ramp ** (0.5 * r1)),
         "time_maa_g": layers.vector(1 - ramp ** (0.5 * r1)),
-        "time_maa_w1": ParamSpec((cfg.dim, 5 * mix_rank), ("embed", "lora"), zeros),
-        "time_maa_w2": ParamSpec((5, mix_rank, cfg.dim), (None, "lora", "embed"), small),
+        **_ddlerp_specs(cfg, 1 - ramp**r1),
         "time_decay": layers.vector(layers.decay_ramp(width, r0), ("heads",)),
         "time_decay_w1": ParamSpec((cfg.dim, decay_rank), ("embed", "lora"), zeros),
         "time_decay_w2": ParamSpec((decay_rank, width), ("lora", "heads"), small),
         "time_faaaa": layers.vector(bonus, ("heads", "head_dim")),
         **projection_specs(cfg, gate=True),
         "ln_x": head_norm_specs(cfg, layer),
+    }
+
+
+def _ddlerp_specs(cfg: Config, mix: np.ndarray) -> Params:
+    count, rank = len(DDLERP[cfg.ddlerp]), cfg.resolved_mix_rank
+    if not count:
+        return {}
+    down, up = (cfg.dim, count * rank), (count, rank, cfg.dim)
+    return {
+        "time_maa_x": layers.vector(mix),
+        "time_maa_w1": ParamSpec(down, ("embed", "lora"), params_lib.zeros),
+        "time_maa_w2": ParamSpec(up, (None, "lora", "embed"), Uniform(0.01)),
     }
 
 
@@ -66,18 +77,23 @@ def ffn_specs(cfg: Config, layer: int) -> Params:
     return layers.channel_mix_specs(cfg, {"time_maa_k": ramp, "time_maa_r": ramp})
 
 
-def ddlerp(p: Params, x: jax.Array, previous: jax.Array) -> dict[str, jax.Array]:
-    """The five data-dependent interpolations between x_t and x_{t-1}, each [B, T, D]."""
+def ddlerp(
+    p: Params, x: jax.Array, previous: jax.Array, dependent: str = MIXES
+) -> dict[str, jax.Array]:
+    """The five interpolations between x_t and x_{t-1}, each [B, T, D].
+
+    The weights of those in `dependent` depend on the data; the others are constant.
+    """
     delta = previous - x
-    z = x + delta * p["time_maa_x"].astype(x.dtype)
-    q = jnp.tanh(layers.project(z, p["time_maa_w1"]))
-    q = q.reshape(*q.shape[:-1], len(MIXES), -1)  # [B, T, 5, R]
-    up = p["time_maa_w2"].astype(x.dtype)
-    mixed = {}
-    for i, name in enumerate(MIXES):
-        weight = p[f"time_maa_{name}"].astype(x.dtype) + q[..., i, :] @ up[i]
-        mixed[name] = x + delta * weight
-    return mixed
+    weights = {name: p[f"time_maa_{name}"].astype(x.dtype) for name in MIXES}
+    if dependent:
+        z = x + delta * p["time_maa_x"].astype(x.dtype)
+        q = jnp.tanh(layers.project(z, p["time_maa_w1"]))
+        q = q.reshape(*q.shape[:-1], len(dependent), -1)  # [B, T, 5, R]
+        up = p["time_maa_w2"].astype(x.dtype)
+        for i, name in enumerate(dependent):
+            weights[name] = weights[name] + q[..., i, :] @ up[i]
+    return {name: x + delta * weight for name, weight in weights.items()}
 
 
 def decay(p: Params, x_w: jax.Array) -> jax.Array:
@@ -99,7 +115,7 @@ def time_mix(
 ) -> tuple[jax.Array, State, tuple]:
     """Time mixing of one layer: x [B, T, D], state of this layer -> (out [B, T, D], state)."""
     previous, att_shift = layers.token_shift(x, state.att_shift, reset, cfg.time_axis)
-    mixed = ddlerp(p, x, previous)
+    mixed = ddlerp(p, x, previous, DDLERP[cfg.ddlerp])
     r = split_heads(cfg, layers.project(mixed["r"], p["receptance"]), shard)
     k = split_heads(cfg, layers.project(mixed["k"], p["key"]), shard)
     v = split_heads(cfg, layers.project(mixed["v"], p["value"]), shard)

@@ -185,6 +185,8 @@ def _pieces(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[int, np.nd
 
 def official_tensors(config: Config, params: Mapping[str, Any]) -> Tensors:
     """The parameters as official tensors, in official order, converted when read."""
+    if config.ddlerp != "all":
+        raise ValueError(f"the official layout needs ddlerp='all', got {config.ddlerp!r}")
     sizes = sizes_of_config(config)
     tensors: Tensors = {}
     for name, entry, layer in names.schema(config.version).listing(sizes["L"]):

@@ -14,12 +14,13 @@ import pytest
 
 import rwkvjax
 from core import params as params_lib
-from rwkvjax import flops, model
+from rwkvjax import flops, model, rwkv4, rwkv6, weights
 from rwkvjax.config import SIZES, Config
 
 VERSIONS = ("4", "5.0", "5.1", "5.2", "6", "7")
 MAIN = ("4", "5.2", "6", "7")
 B, T, V = 2, 12, 37
+_CORRECTION = ("time_maa_w1", "time_maa_w2")
 
 
 def _config(version, **kwargs):
@@ -162,6 +163,44 @@ def test_official_start_is_an_identity_with_loss_log_v(version):
     assert abs(-np.mean(log_p) - np.log(V) - 0.12) < 0.08
 
 
+@pytest.mark.parametrize("kept", ["decay", "none"])
+def test_token_shifts_that_do_not_depend_on_the_data(kept):
+    """They are the published ones whose correction is zero, without its parameters."""
+    cfg, rank = _config("6"), 4
+    params = _busy_params(cfg)
+    att = dict(params["blocks"]["att"])
+    down, up = att["time_maa_w1"], att["time_maa_w2"]
+    if kept == "decay":  # the first of the five
+        small = {**att, "time_maa_w1": down[..., :rank], "time_maa_w2": up[:, :1]}
+        corrected = up.at[:, 1:].set(0)
+    else:
+        small = {k: v for k, v in att.items() if k not in ("time_maa_x", *_CORRECTION)}
+        corrected = jnp.zeros_like(up)
+    nest = lambda att: {**params, "blocks": {**params["blocks"], "att": att}}
+    less = dataclasses.replace(cfg, ddlerp=kept)
+    params_lib.check(nest(small), model.param_specs(less), what="parameters")
+    tokens = np.random.default_rng(1).integers(0, V, (B, T)).astype(np.int32)
+    found, _ = _apply(nest(small), less, tokens, model.init_state(cfg, B))
+    wide = nest({**att, "time_maa_w2": corrected})
+    expected, _ = _apply(wide, cfg, tokens, model.init_state(cfg, B))
+    np.testing.assert_allclose(found, expected, atol=3e-5)
+    assert np.abs(found - _apply(params, cfg, tokens, model.init_state(cfg, B))[0]).max() > 1e-2
+    with pytest.raises(ValueError, match="official layout needs ddlerp='all'"):
+        weights.official_tensors(less, nest(small))
+
+
+def test_the_plain_token_shift_is_that_of_eagle():
+    x, previous = np.random.default_rng(0).normal(size=(2, B, T, 8)).astype(np.float32)
+    mu = {name: np.linspace(0, 1, 8, dtype=np.float32) ** i for i, name in enumerate("wkvrg")}
+    p = {f"time_maa_{name}": jnp.asarray(value) for name, value in mu.items()}
+    found = rwkv6.ddlerp(p, jnp.asarray(x), jnp.asarray(previous), dependent="")
+    assert list(found) == list(mu)
+    for name, value in mu.items():
+        eagle = rwkv4.mix(jnp.asarray(1 - value), jnp.asarray(x), jnp.asarray(previous))
+        np.testing.assert_allclose(found[name], (1 - value) * x + value * previous, atol=1e-6)
+        np.testing.assert_allclose(found[name], eagle, atol=1e-6)
+
+
 def test_a_single_layer_works():
     for version in MAIN:
         cfg = _config(version, layers=1)
@@ -293,6 +332,7 @@ def test_bad_state_and_reset(setup):
         ({"remat": "some"}, "remat must be"),
         ({"dtype": "int8"}, "dtype must name"),
         ({"wkv": "cuda"}, "wkv must be"),
+        ({"ddlerp": "off"}, "ddlerp must be"),
     ],
 )
 def test_bad_configs(kwargs, message):
