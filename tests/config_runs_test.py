@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every configuration runs, shrunk: one or two steps, few examples, then its report and pictures.
 
-They are `slow`; `documented_test.py` always runs the first of them, and the tests of the packages
-build most.
+Each goes through the program that its docstring names, with real data where they are found. `QUICK`
+ones always run; the others are `slow`. A configuration without a run fails the first test.
 """
 
 import json
 import os
+import wave
 
+import numpy as np
 import pytest
 
 from core import jobs
@@ -47,7 +49,19 @@ LOOK = (
 )
 GLIMPSES = f"{LOOK} --config.data.test_others=8 --config.data.others=()"
 
-# Configuration -> (what follows its colon, flags that make it small).
+HEADS = "--config.heads.epochs=1 --config.folds=3 --config.thetas=(0.1,)"
+# The sentence encoder takes seconds to load and a minute for whole sets.
+NO_SENTENCES = "--config.encoders[{}].kind=hashing"
+PERSONAL = (
+    "--config.folds=3 --config.seeds=1 --config.train_limit=90 --config.test_limit=30"
+    " --config.fit.epochs=1 --config.models=('id_only','hubi_medium')"
+)
+AUGMENTED = (
+    "--config.train=12 --config.validation=12 --config.test=12 --config.training.seeds=1"
+    " --config.training.heads.epochs=1"
+)
+
+# Configuration -> (what follows its colon, flags that make it small). {url} is a local endpoint.
 SHRUNK = {
     "rwkvjax/quickstart": ("", LM),
     "rwkvjax/wikitext2": ("", LM),
@@ -55,6 +69,8 @@ SHRUNK = {
     "rwkvjax/lora": ("", TUNED),
     "rwkvjax/state_tuning": ("", TUNED),
     "rwkvjax/chat": ("state", TALKS),
+    # Its program reads the recipe itself.
+    "rwkvjax/mqar": (None, "--lengths=16 --dims=32 --steps=2"),
     "snn/ttfs_digits": ("", IMAGES),
     "snn/ttfs_digits_lif": ("", IMAGES),
     "snn/ttfs_mnist": ("", IMAGES),
@@ -62,6 +78,11 @@ SHRUNK = {
     "snn/ttfs_mnist_lenet_bn": ("", IMAGES),
     "snn/ttfs_fashion": ("", IMAGES),
     "snn/ttfs_cifar10": ("", IMAGES),
+    "snn/ttfs_cifar10_vgg15": (
+        "",
+        f"{IMAGES} --config.model.channels=((2,2),(2,2),(2,2,2),(2,2,2),(2,2,2))"
+        " --config.model.hidden=(4,)",
+    ),
     "snn/ostl_jsb": ("bptt,recurrent", SEQUENCE),
     "snn/jsb_best": ("ssnu", SEQUENCE),
     "snn/ostl_rate_mnist": ("bptt", SEQUENCE),
@@ -70,39 +91,58 @@ SHRUNK = {
     "snn/ostl_wikitext2": ("bptt,byte", SEQUENCE),
     "snn/asr_fsdd": ("ssnu,16", DIGITS),
     "snn/asr_an4": ("ssnu,16", SPEECH),
+    "snn/asr_paper": (
+        "lstm",
+        f"{SPEECH} --config.data.train=said.jsonl --config.data.valid=said.jsonl"
+        " --config.data.test=said.jsonl --config.data.buckets=1"
+        " --config.model.encoder.hidden=(4,4) --config.model.prediction.hidden=(4,)"
+        " --config.model.joint_size=4",
+    ),
     "perception/gap_svrt": ("problem=1", GLIMPSES),
     "perception/gap_svrt_ood": ("", GLIMPSES),
     "perception/gap_art": ("task=same_different", GLIMPSES),
     "perception/gap_clevr_lite": ("task=rmts", GLIMPSES),
     "perception/oddity_snu": ("riddle=topology,resolution=32", LOOK),
+    "nlp/personalize_convabuse": ("", f"{PERSONAL} {NO_SENTENCES.format(2)}"),
+    "nlp/personalize_multipico": ("", f"{PERSONAL} {NO_SENTENCES.format(1)}"),
+    "nlp/personalize_llm": (
+        "runs/base",
+        f"{PERSONAL} --config.llm.epochs=1 --config.llm.max_tokens=32"
+        " --config.llm.variants=('Q','CLS-P','CLS-state','LM-P@1')",
+    ),
+    "nlp/acquire_convabuse": (
+        "",
+        f"{HEADS} --config.limit=60 --config.simulation.rounds=1 --config.simulation.seeds=1"
+        f" --config.simulation.start=20 --config.simulation.step=10 {NO_SENTENCES.format(1)}",
+    ),
+    "nlp/acquire_unhealthy": ("", f"{HEADS} --config.limit=60 --config.reproduce=('min_mode',)"),
+    "nlp/acquire_goemotions": ("", f"{HEADS} --config.limit=60"),
+    "nlp/augment_tweeteval": (
+        "runs/base",
+        f"{AUGMENTED} --config.small.model.dim=32 --config.small.model.layers=1"
+        " --config.small.model.steps=2",
+    ),
+    "nlp/augment_endpoint": ("any-model", f"{AUGMENTED} --config.model.base_url={{url}}"),
+    "nlp/endpoint": (
+        "",
+        "--config.tasks=('spam','tweet_sent') --config.limit=4 --config.resamples=10"
+        " --config.models[0].base_url={url}",
+    ),
+    "nlp/rwkv": ("runs/base", "--config.tasks=('spam','convabuse_per') --config.limit=2"),
+    "nlp/replay": ("answers.jsonl", "--config.limit=2 --config.resamples=10"),
 }
-# Not run here, and why.
-ELSEWHERE = {
-    "rwkvjax/mqar": "its program is benchmarks.mqar; the recipe is built in tests/rwkvjax",
-    "snn/ttfs_cifar10_vgg15": "full size needs an accelerator; ttfs_cifar10 is the same code",
-    "snn/asr_paper": "its corpus is licensed; built and counted in speech_network_test.py",
-    **dict.fromkeys(
-        ("nlp/personalize_convabuse", "nlp/personalize_multipico", "nlp/personalize_llm"),
-        "built in subjective_configs_test.py, run small in personalization_test.py",
-    ),
-    **dict.fromkeys(
-        ("nlp/acquire_convabuse", "nlp/acquire_unhealthy", "nlp/acquire_goemotions"),
-        "built in subjective_configs_test.py, run small in acquisition_test.py",
-    ),
-    **dict.fromkeys(
-        ("nlp/augment_tweeteval", "nlp/augment_endpoint"),
-        "built in subjective_configs_test.py, run small in augmentation_test.py",
-    ),
-    **dict.fromkeys(
-        ("nlp/endpoint", "nlp/rwkv", "nlp/replay"),
-        "run against a local server in evaluation_end_to_end_test.py",
-    ),
-}
+QUICK = ()
 
 
-def test_every_configuration_is_run_or_accounted_for():
-    assert {job.config for job in jobs.JOBS} == {*SHRUNK, *ELSEWHERE}
-    assert not {*SHRUNK} & {*ELSEWHERE}
+def test_every_configuration_is_run(repo):
+    files = {
+        path.relative_to(repo / "configs").with_suffix("").as_posix()
+        for path in (repo / "configs").rglob("*.py")
+        if "def get_config" in path.read_text(encoding="utf-8")
+    }
+    assert files == {*SHRUNK} and len(files) >= 40
+    assert files == {job.config for job in jobs.JOBS}
+    assert {*QUICK} < files
 
 
 @pytest.fixture(scope="module")
@@ -113,43 +153,82 @@ def programs(repo, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(repo, tmp_path_factory):
+    """Texts, conversations, sound and stored answers of the names that the flags have."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "configs").symlink_to(repo / "configs")
     (folder / "lines.txt").write_text("some words, again and again.\n" * 80)
     talk = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    (folder / "talks.jsonl").write_text((json.dumps(talk) + "\n") * 8)
+    lines(folder / "talks.jsonl", [talk] * 8)
+    lines(folder / "answers.jsonl", [{"item": str(i), "text": '["spam"]'} for i in range(6000)])
+    for name in "abcd":
+        tone(folder / f"{name}.wav", 300 + 40 * ord(name))
+    lines(
+        folder / "said.jsonl",
+        [{"audio": f"{n}.wav", "text": n * 2, "duration": 0.5} for n in "abcd"],
+    )
     return folder
 
 
-def needs(config):
-    (job,) = [job for job in jobs.JOBS if job.config == config]
-    for name in () if config.startswith("rwkvjax/") else job.data:
-        from core.datasets import find_dataset
+def lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
+
+def tone(path, hertz):
+    """Half a second at 8 kHz."""
+    sound = 0.3 * np.sin(2 * np.pi * hertz * np.arange(4000) / 8000)
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes((sound * 32767).astype("<i2").tobytes())
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    from tests.nlp.endpoint import Endpoint
+
+    with Endpoint() as server:
+        yield server
+
+
+def needs(job):
+    """Skips where data or packages are missing. Language models get a text of the test."""
+    from core.datasets import find_dataset
+
+    for name in () if job.config.startswith("rwkvjax/") else job.data:
         try:
             find_dataset(name)
         except FileNotFoundError as error:
             pytest.skip(str(error))
     for module in job.modules:
         pytest.importorskip(module)
-    return job.program
 
 
-def run(config, programs, folder):
+def run(config, programs, folder, url=""):
+    (job,) = [job for job in jobs.JOBS if job.config == config]
+    needs(job)
     argument, extra = SHRUNK[config]
     path = f"configs/{config}.py" + (f":{argument}" if argument else "")
-    command = [needs(config), f"--config={path}", f"--workdir=runs/{config}", *extra.split()]
-    done = programs.run(command, folder, {**ONE_DEVICE, "XDG_CACHE_HOME": str(folder)}, "", 280)
-    assert done.status == 0, done.err[-3000:]
-    assert (folder / "runs" / config / "config.json").is_file()
+    command = [job.program, f"--workdir=runs/{config}", *extra.format(url=url).split()]
+    if argument is not None:
+        command.insert(1, f"--config={path}")
+    env = {**ONE_DEVICE, "XDG_CACHE_HOME": str(folder), "OPENAI_API_KEY": "no-key-is-needed"}
+    done = programs.run(command, folder, env, "", 280)
+    print(f"{config}: {done.cpu:.1f} s of processor time")
+    assert done.status == 0, f"{done.out[-500:]}{done.err[-3000:]}"
+    assert any((folder / "runs" / config / name).is_file() for name in RESULTS), config
     return done
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("config", SHRUNK)
-def test_configurations_run(programs, folder, config):
+# What a finished run leaves: the report or the configuration of a training, or results.
+RESULTS = ("config.json", "results.json", "results.md")
+
+
+@pytest.mark.parametrize(
+    "config", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in SHRUNK]
+)
+def test_configurations_run(programs, folder, config, request):
     base = folder / "runs" / "base"
-    if "runs/base" in SHRUNK[config][1] and not base.exists():
+    if "runs/base" in "".join(map(str, SHRUNK[config])) and not base.exists():
         run("rwkvjax/quickstart", programs, folder)
         (folder / "runs" / "rwkvjax" / "quickstart").rename(base)
-    run(config, programs, folder)
+    url = request.getfixturevalue("endpoint").url if "{url}" in SHRUNK[config][1] else ""
+    run(config, programs, folder, url)

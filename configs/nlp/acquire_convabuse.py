@@ -13,8 +13,12 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "data": "convabuse",
+            "limit": 0,
             "encoders": ({"kind": "tfidf", "features": 2048}, {"kind": "sentence"}),
+            "heads": {"epochs": 40},
             "theta": 0.15,
+            "thetas": (0.1, 0.15, 0.2, 0.25),
+            "folds": 10,
             "reproduce": ("softmax_multihot", "min_mode", "single_task_softmax"),
             "simulation": {"start": 100, "step": 100, "rounds": 10, "seeds": 5},
             "simulation_tasks": ("abusive",),

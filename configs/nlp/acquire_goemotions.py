@@ -15,6 +15,9 @@ def get_config() -> ConfigDict:
             "data": "goemotions",
             "limit": 10000,
             "encoders": ({"kind": "tfidf", "features": 1024}, {"kind": "sentence"}),
+            "heads": {"epochs": 40},
             "theta": 0.15,
+            "thetas": (0.1, 0.15, 0.2, 0.25),
+            "folds": 10,
         }
     )

@@ -13,8 +13,12 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "data": "unhealthy_comments",
+            "limit": 0,
             "encoders": ({"kind": "tfidf", "features": 2048}, {"kind": "sentence"}),
+            "heads": {"epochs": 40},
             "theta": 0.15,
+            "thetas": (0.1, 0.15, 0.2, 0.25),
+            "folds": 10,
             "reproduce": ("softmax_multihot", "min_mode", "single_task_softmax"),
         }
     )

@@ -16,6 +16,7 @@ def get_config(model: str = "gpt-4o-mini") -> ConfigDict:
         {
             "name": "endpoint",
             "model": model,
+            "base_url": "https://api.openai.com/v1",
             "api_key_env": "OPENAI_API_KEY",
             "temperature": 1.0,
             "max_tokens": 256,

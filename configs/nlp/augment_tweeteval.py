@@ -20,7 +20,14 @@ def get_config(base: str = "") -> ConfigDict:
             "generator": "small",
             "small": {
                 "base": base,
-                "model": {"steps": 160, "context": 256, "learning_rate": 1e-3},
+                "model": {
+                    "dim": 128,
+                    "layers": 4,
+                    "head_size": 32,
+                    "steps": 160,
+                    "context": 256,
+                    "learning_rate": 1e-3,
+                },
             },
             "generation": {"what": "emotion"},
             "training": {

@@ -8,6 +8,8 @@ Results and times: docs/personalization.md.
 
 from ml_collections import ConfigDict
 
+from nlp.personalization import models
+
 
 def get_config() -> ConfigDict:
     return ConfigDict(
@@ -17,6 +19,9 @@ def get_config() -> ConfigDict:
             "split": "texts",
             "folds": 5,
             "seeds": 5,
+            "train_limit": 0,
+            "test_limit": 0,
+            "models": models.MODELS,
             "encoders": (
                 {"kind": "tfidf"},
                 {"kind": "hashing", "features": 2048},

@@ -23,10 +23,11 @@ def get_config(base: str = "") -> ConfigDict:
             "encoders": ({"kind": "tfidf"}, {"kind": "rwkv", "path": base})
             if base
             else ({"kind": "tfidf"},),
+            "fit": {"epochs": 20},
             "models": ("id_only", "baseline", "onehot", "hubi_medium"),
             "llm": {
                 "base": base,
-                "small": {"steps": 1400},
+                "small": {"dim": 128, "layers": 4, "head_size": 32, "steps": 1400},
                 "rank": 2,
                 "alpha": 32.0,
                 "learning_rate": 1e-3,

@@ -8,6 +8,8 @@ Results over TF-IDF: docs/personalization.md (over the sentence encoder none are
 
 from ml_collections import ConfigDict
 
+from nlp.personalization import models
+
 
 def get_config() -> ConfigDict:
     return ConfigDict(
@@ -16,6 +18,9 @@ def get_config() -> ConfigDict:
             "split": "texts",
             "folds": 5,
             "seeds": 5,
+            "train_limit": 0,
+            "test_limit": 0,
+            "models": models.MODELS,
             "encoders": (
                 {"kind": "tfidf", "analyzer": "char_wb", "ngrams": (2, 4), "features": 1024},
                 {"kind": "sentence"},

@@ -83,8 +83,11 @@ def load(cfg: Augment) -> tuple[list[Source], dict[str, Part], tuple[str, ...]]:
     """(training sources, validation and test parts, labels).
 
     Raises:
-      ValueError: texts with none or several labels, or too few texts.
+      ValueError: texts with none or several labels, too few texts, or a base of another shape;
+        said here, before anything is trained.
     """
+    if cfg.model is None and cfg.small.base:
+        small_generator.load_base(cfg.small.base, cfg.small.model)
     data = corpora.load_text_labels(cfg.data, cfg.folder)
     positive = data.targets(0.5)
     if not (positive.sum(axis=1) == 1).all():

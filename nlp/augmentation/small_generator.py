@@ -58,6 +58,23 @@ def lessons(sources: Sequence[Source], length: int, repeats: int, seed: int) -> 
     return documents
 
 
+def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
+    """The parameters that the generator starts from; ValueError if their shape is another."""
+    cfg, params = rwkv.checkpoints.load(base)
+    names = (
+        *("version", "vocab_size", "dim", "layers", "head_size", "att_dim", "ffn_dim"),
+        *("mix_rank", "decay_rank", "iclr_rank", "value_rank", "gate_rank"),
+    )
+    found, wanted = ({n: getattr(c, n) for n in names} for c in (cfg, how.config))
+    if found != wanted:
+        other = [f"{n} {found[n]} instead of {wanted[n]}" for n in names if found[n] != wanted[n]]
+        raise ValueError(
+            f"{base} has another shape than the generator: {', '.join(other)}; set"
+            " --config.small.model.dim and its siblings, or take another base"
+        )
+    return params
+
+
 def train(
     sources: Sequence[Source],
     how: small_rwkv.SmallModel,
@@ -79,11 +96,7 @@ def train(
       base: model to start from; "" starts from nothing.
       report: receives progress lines.
     """
-    initial = None
-    if base:
-        cfg, initial = rwkv.checkpoints.load(base)
-        if cfg != how.config:
-            raise ValueError(f"{base} has another shape than the generator: {cfg}")
+    initial = load_base(base, how) if base else None
     documents = lessons(sources, length, repeats, how.seed)
     cfg, params = small_rwkv.train(documents, how, workdir, report, initial)
     return SmallGenerator(cfg, params, sources, length=length, seed=how.seed)

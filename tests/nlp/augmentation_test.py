@@ -333,6 +333,17 @@ def test_drawn_texts_do_not_depend_on_the_batch(tmp_path):
         one.answer_now([dataclasses.replace(requests[0], item="z")])
 
 
+def test_a_base_of_another_shape_is_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr(experiment.corpora, "load_text_labels", lambda *_: toy_labels())
+    base = SmallModel(dim=64, layers=1, head_size=16)
+    load = lambda path: (base.config, {"path": path})
+    monkeypatch.setattr(small_generator.rwkv.checkpoints, "load", load)
+    small = experiment.Small(SmallModel(dim=32, layers=1, head_size=16), base="runs/base")
+    with pytest.raises(ValueError, match="another shape .*: dim 64 instead of 32; set"):
+        experiment.load(experiment.Augment("toy", 20, 20, 30, small=small))
+    assert small_generator.load_base("runs/base", base) == {"path": "runs/base"}
+
+
 def test_data_that_do_not_fit_are_explained(monkeypatch):
     monkeypatch.setattr(experiment.corpora, "load_text_labels", lambda *_: toy_labels())
     with pytest.raises(ValueError, match="90 texts"):
