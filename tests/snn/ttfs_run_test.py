@@ -116,6 +116,18 @@ def test_statistics_belong_to_the_parameters_that_are_kept():
         relu_task.with_statistics(task, params, [])
 
 
+def test_digits_are_those_of_scikit_learn(monkeypatch):
+    data = pytest.importorskip("sklearn.datasets").load_digits()
+    found, test = images.load("digits"), np.arange(len(data.target)) % 5 == 0
+    assert found.train.dtype == found.test_labels.dtype == np.uint8
+    for part, chosen in (("train", ~test), ("test", test)):
+        np.testing.assert_array_equal(getattr(found, part)[..., 0], data.images[chosen])
+        np.testing.assert_array_equal(getattr(found, f"{part}_labels"), data.target[chosen])
+    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install scikit-learn"):
+        images.load("digits")
+
+
 def test_validation_images_are_held_out(tmp_path):
     pytest.importorskip("sklearn")
     whole = images.load("digits")
