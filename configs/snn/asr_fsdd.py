@@ -27,7 +27,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
             "task": "transducer",
             "data": {
                 "corpus": "fsdd",
-                "options": {"longest": 3, "train": 3000, "test": 300},
+                "options": {"longest": 3, "train": 3000, "test": 300, "test_speaker": "theo"},
                 "tokens": "words",
                 "buckets": 2,
                 **asr_shared.manifests(),
@@ -46,6 +46,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "speeds": (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25),
                 "noise_snr_db": (5.0, 30.0),
                 "gain_db": 20.0,
+                "warp": (),
                 "frequency_masks": 2,
                 "frequency_width": 8,
                 "time_masks": 2,

@@ -2,8 +2,10 @@
 """Distortions of training speech: noise and masks on the device, speed on the host.
 
 Speed perturbation (Ko et al., Interspeech 2015) plays a recording faster or slower, which moves
-tempo, pitch and formants together, as another vocal tract does. SpecAugment (arXiv 1904.08779)
-masks bands of frequency and spans of time (without its time warping, which gains least).
+tempo, pitch and formants together. Vocal tract length perturbation (Jaitly and Hinton, 2013) moves
+the formants alone: the spectrum of an utterance is read at frequencies that are all larger or
+smaller by one factor. SpecAugment (arXiv 1904.08779) masks bands of frequency and spans of time
+(without its time warping, which gains least).
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import permute
+from snn.sequences.features import mel
 from snn.speech import audio as audio_lib
+from snn.speech.features import FeatureConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,8 @@ class AugmentConfig:
       noise_snr_db: (low, high) ratio of signal to added white noise; () for none.
       noise_probability: share of utterances that get it.
       gain_db: loudness is drawn within plus or minus so much.
+      warp: (low, high) factor of the frequencies at which log-mel energies are read, drawn for each
+        utterance, evenly in its logarithm; () for none.
       frequency_masks, frequency_width: number of masks, and their largest width in bands.
       time_masks, time_width: the same for frames (before stacking).
       time_share: a time mask is at most this share of the utterance.
@@ -36,6 +42,7 @@ class AugmentConfig:
     noise_snr_db: tuple[float, ...] = ()
     noise_probability: float = 0.5
     gain_db: float = 0.0
+    warp: tuple[float, ...] = ()
     frequency_masks: int = 0
     frequency_width: int = 8
     time_masks: int = 0
@@ -52,6 +59,8 @@ class AugmentConfig:
             raise ValueError(
                 f"shares must be in 0 ... 1, got {self.noise_probability=}, {self.time_share=}"
             )
+        if self.warp and not (len(self.warp) == 2 and 0.5 <= self.warp[0] <= self.warp[1] <= 2):
+            raise ValueError(f"warp must be (low, high) within 0.5 ... 2, got {self.warp}")
         if min(self.frequency_masks, self.time_masks, self.gain_db) < 0:
             raise ValueError("numbers of masks and gain_db must not be negative")
 
@@ -91,6 +100,32 @@ def add_noise(
         decibels = jax.random.uniform(gain, rows, minval=-cfg.gain_db, maxval=cfg.gain_db)
         audio = audio * 10 ** (decibels / 20)
     return audio
+
+
+def warp_frequencies(
+    cfg: AugmentConfig, key: jax.Array, x: jax.Array, front_end: FeatureConfig
+) -> jax.Array:
+    """Log-mel energies [B, T, F] of other vocal tracts, before normalisation.
+
+    Band b of row i becomes the energy at `factor_i` times the frequency of its centre, between the
+    two nearest bands; beyond the first and last centre it is that band's.
+    """
+    if not cfg.warp:
+        return x
+    low, high = np.log(cfg.warp)
+    factors = jnp.exp(jax.random.uniform(key, (len(x), 1), minval=low, maxval=high))
+    top = front_end.high_hz or front_end.rate / 2
+    edges = mel(np.array([front_end.low_hz, top]))
+    width = (edges[1] - edges[0]) / (front_end.bands + 1)
+    centres = edges[0] + width * np.arange(1, front_end.bands + 1)
+    # mel(c f) as a number of the band, counted from zero; 700 (exp(m / 1127) - 1) is f.
+    ratio = jnp.asarray(np.expm1(centres / 1127), x.dtype)
+    at = (1127 * jnp.log1p(factors * ratio) - centres[0]) / width
+    at = jnp.clip(at, 0, front_end.bands - 1)
+    left = jnp.minimum(at.astype(jnp.int32), front_end.bands - 2)
+    share = (at - left)[:, None]
+    below, above = (jnp.take_along_axis(x, (left + i)[:, None], axis=2) for i in (0, 1))
+    return below + share * (above - below)
 
 
 def spec_augment(cfg: AugmentConfig, key: jax.Array, x: jax.Array, frames: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn.sequences import features as numpy_features
+from snn.sequences.features import mel
 from snn.speech import augment, features
 from snn.speech.feature_stream import FeatureStream
 from snn.speech.features import FeatureConfig
@@ -195,6 +196,25 @@ def test_noise_has_the_ratio_that_was_asked_for():
     none = augment.AugmentConfig(noise_snr_db=(10.0, 10.0), noise_probability=0.0)
     same = augment.add_noise(none, jax.random.key(0), jnp.asarray(audio), samples)
     np.testing.assert_array_equal(same, audio)
+
+
+def test_warping_moves_formants_by_its_factor():
+    front_end = features.FeatureConfig(rate=8000, bands=40)
+    centres = 700 * np.expm1(np.linspace(mel(20.0), mel(4000.0), 42)[1:-1] / 1127)
+    # One smooth formant at 1 kHz on a logarithmic frequency axis; reading at 1.2 f finds it lower.
+    x = jnp.asarray(np.exp(-8 * np.log(centres / 1000) ** 2), jnp.float32)[None, None]
+    cfg = augment.AugmentConfig(warp=(1.2, 1.2))
+    found = np.asarray(augment.warp_frequencies(cfg, jax.random.key(0), x, front_end))[0, 0]
+    expected = np.exp(-8 * np.log(1.2 * centres / 1000) ** 2)
+    inside = 1.2 * centres < centres[-1]
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.02)
+    np.testing.assert_allclose(found[~inside], x[0, 0, -1], atol=1e-6)
+    same = augment.AugmentConfig(warp=(1.0, 1.0))
+    np.testing.assert_allclose(
+        augment.warp_frequencies(same, jax.random.key(0), x, front_end), x, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="warp must be"):
+        augment.AugmentConfig(warp=(1.2, 0.8))
 
 
 def test_masks_are_within_their_limits():
