@@ -22,7 +22,7 @@ _FLAGS = flags.FlagValues()
 flags.DEFINE_string("src", None, "File or folder to read.", flag_values=_FLAGS, required=True)
 flags.DEFINE_string("dst", None, "File or folder to write.", flag_values=_FLAGS, required=True)
 flags.DEFINE_enum(
-    "format", None, weights.FORMATS, "What to write.", flag_values=_FLAGS, required=True
+    "format", None, weights.FORMATS, "What to write; default: by --dst.", flag_values=_FLAGS
 )
 flags.DEFINE_enum(
     "dtype",
@@ -56,7 +56,7 @@ def main(values: flags.FlagValues) -> None:
         report = weights.write(
             values.dst,
             tensors,
-            format=values.format,
+            format=values.format or weights.format_of(values.dst),
             dtype=values.dtype,
             strict=values.strict,
             overwrite=values.overwrite,

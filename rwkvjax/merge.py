@@ -40,8 +40,8 @@ flags.DEFINE_bool("overwrite", False, "Replace what is at --dst.", flag_values=_
 
 def main(values: flags.FlagValues) -> None:
     """Merges and writes."""
-    chosen = values.format or ("pth" if values.dst.endswith(".pth") else "safetensors")
     with cli.explain():
+        chosen = values.format or weights.format_of(values.dst)
         adapter = load_adapter(values.adapter, alpha=values.alpha, initial=values.initial)
         cfg, params = checkpoints.load(values.base)
         merged = adapter.apply(cfg, params, merge=True)

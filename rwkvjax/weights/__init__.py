@@ -8,7 +8,7 @@
 No file is ever unpickled or otherwise executed.
 """
 
-from rwkvjax.weights.export import FORMATS, Report, save, write
+from rwkvjax.weights.export import FORMATS, Report, format_of, save, write
 from rwkvjax.weights.load import Weights, load, load_tuned_state, open_model, open_weights
 from rwkvjax.weights.params import from_official, official_tensors, to_official
 from rwkvjax.weights.source import Tensor, Tensors, WeightsError
@@ -21,6 +21,7 @@ __all__ = [
     "Tensors",
     "Weights",
     "WeightsError",
+    "format_of",
     "from_official",
     "load",
     "load_tuned_state",

@@ -82,20 +82,35 @@ def canonical(tensors: Tensors, *, strict: bool = True) -> tuple[str, dict[str, 
     return version, sizes, ordered
 
 
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file name asks for; ValueError where it could be any."""
+    known = {".safetensors": "safetensors", ".pth": "pth", ".pt": "pth"}
+    found = known.get(Path(path).suffix)
+    if found is None:
+        raise ValueError(
+            f"the name {os.fspath(path)!r} does not say what to write: expected one that ends in"
+            f" {', '.join(known)}, or a format, one of {', '.join(FORMATS)}"
+        )
+    return found
+
+
 def save(
     path: str | os.PathLike[str],
     config: Config,
     params: Mapping[str, Any],
     *,
-    format: str = "safetensors",
+    format: str | None = None,
     dtype: str | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """Writes our parameters in another format; see `write` for the arguments."""
+    """Writes our parameters in another format; see `write` for the arguments.
+
+    Without `format` the name decides, see `format_of`.
+    """
     return write(
         path,
         official_tensors(config, params),
-        format=format,
+        format=format or format_of(path),
         dtype=dtype,
         overwrite=overwrite,
         group_norm_eps=config.group_norm_eps,

@@ -306,6 +306,19 @@ def test_any_tensors_in_any_container(tmp_path, drawn):
 # --- writing ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "beginning"), [("a.pth", b"PK"), ("a.pt", b"PK"), ("a.safetensors", None)]
+)
+def test_the_name_says_what_is_written(small, tmp_path, name, beginning):
+    config, params = weights.from_official(small("6"))
+    weights.save(tmp_path / name, config, params)
+    start = (tmp_path / name).read_bytes()[:16]
+    assert start.startswith(beginning) if beginning else start[8:9] == b"{"
+    for other in ("model", "model.bin", "model.PTH"):
+        with pytest.raises(ValueError, match=f"'.*{other}' does not say what to write"):
+            weights.save(tmp_path / other, config, params)
+
+
 def test_nothing_is_overwritten_unasked(small, tmp_path):
     path = tmp_path / "m.pth"
     path.write_bytes(b"precious")
