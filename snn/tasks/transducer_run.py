@@ -88,6 +88,11 @@ class RunConfig:
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
 
 
+def build_config(values: Any) -> RunConfig:
+    """Checks a ConfigDict."""
+    return config_lib.build(RunConfig, values)
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
     """Manifest items of each part, and the tokenizer of the training part."""
@@ -152,7 +157,7 @@ def make_trainer(cfg: RunConfig, workdir: Path, report: Any = None) -> tuple[Tra
 
 def main(config: Any, workdir: str) -> None:
     """Trains as configured; writes report.json, transcripts of the test part, and pictures."""
-    cfg = config_lib.build(RunConfig, config)
+    cfg = build_config(config)
     out = Path(workdir).expanduser().resolve()
     with explain():
         trainer, corpus = make_trainer(cfg, out)
