@@ -248,7 +248,6 @@ plt.show()
 # %%
 from ml_collections import ConfigDict
 
-from core import config as config_lib
 from snn.tasks import transducer_run
 
 spiking = CELL.endswith("snu")
@@ -284,7 +283,7 @@ settings = ConfigDict(
 if CORPUS == "fsdd":
     settings.data = {"corpus": "fsdd", "options": {"longest": 2, "train": 1000, "test": 20}}
     settings.data.update({"tokens": "words", "buckets": 2})
-cfg = config_lib.build(transducer_run.RunConfig, settings)
+cfg = transducer_run.build_config(settings)
 trainer, corpus = transducer_run.make_trainer(cfg, folder / "run", report=print)
 trained = trainer.run()
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import config as config_lib
 from core import params as params_lib
 from snn import cells
 from snn.speech import accounting
@@ -30,7 +29,7 @@ def get_config(repo, name, arg):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return config_lib.build(transducer_run.RunConfig, module.get_config(arg))
+    return transducer_run.build_config(module.get_config(arg))
 
 
 # --- sizes ----------------------------------------------------------------------------------------
