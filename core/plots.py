@@ -27,11 +27,16 @@ def pyplot() -> Any:
     return plt
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG, atomically, and closes it."""
-    with files.atomic_write(path) as f:
-        figure.savefig(f, format="png", dpi=120)
-    pyplot().close(figure)
+def save_figure(figure: Any, path: str | os.PathLike[str] | None) -> Any:
+    """Writes a figure as PNG, atomically, closes it, and returns it.
+
+    Without a path nothing is written and the figure stays open: a notebook shows it.
+    """
+    if path is not None:
+        with files.atomic_write(path) as f:
+            figure.savefig(f, format="png", dpi=120)
+        pyplot().close(figure)
+    return figure
 
 
 def series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -42,18 +47,21 @@ def series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], 
 
 def loss_curve(
     metrics_file: str | os.PathLike[str],
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     title: str = "",
     train: tuple[str, str] = ("loss", "training loss (nats per token)"),
     held_out: tuple[str, str] | None = None,
-) -> None:
+) -> Any:
     """Plots a training metric, and a held-out one on a second axis, against the step.
 
     Args:
       metrics_file: a run's metrics.jsonl.
-      path: PNG to write.
+      path: PNG to write; None leaves the figure open.
       title: above the plot.
       train, held_out: (metric name, axis label).
+
+    Returns:
+      The figure; see `save_figure`.
     """
     plt = pyplot()
     records = metrics.read_jsonl(metrics_file)
@@ -69,4 +77,4 @@ def loss_curve(
         lines += right.plot(steps, values, "o-", color="tab:orange", label=label)
         right.set_ylabel(held_out[1])
     left.legend(handles=lines, loc="upper right")
-    save_figure(figure, path)
+    return save_figure(figure, path)

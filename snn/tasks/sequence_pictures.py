@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of one sequence on its way through a network: raster, membranes, answers.
 
-Needs matplotlib (extra `plots`).
+Needs matplotlib (extra `plots`). Each function returns its figure; with a path it is written there
+as PNG, without one it stays open for a notebook.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def draw(
     return written
 
 
-def learning_curve(metrics_file: Path, path: Path, title: str, score: str, label: str) -> None:
+def learning_curve(
+    metrics_file: Path, path: Path | None, title: str, score: str, label: str
+) -> Any:
     """Training and validation loss on one axis, and the validation score below if it is another.
 
     Args: metrics_file: a run's metrics.jsonl; score: metric "eval/..."; label: of its axis.
@@ -77,7 +80,7 @@ def learning_curve(metrics_file: Path, path: Path, title: str, score: str, label
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("step")
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def is_binary(x: np.ndarray) -> bool:
@@ -91,8 +94,8 @@ def raster(
     targets: np.ndarray,
     weights: np.ndarray,
     traces: Mapping[str, Any],
-    path: Path,
-) -> None:
+    path: Path | None = None,
+) -> Any:
     """Input, activity of every hidden layer, and answers over time, one panel each.
 
     Args: ys [T, m], targets [T, ...], weights [T], traces: {"input": [T, ...], layer: states}.
@@ -119,7 +122,7 @@ def raster(
     _answers(figure, panels[-1], task, ys, targets, weights)
     panels[-1].set_xlabel("time step")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _layer(task: SequenceTask, name: str) -> Any:
@@ -198,8 +201,8 @@ def _answers(
 
 
 def membrane_traces(
-    task: SequenceTask, params: PyTree, traces: Mapping[str, Any], path: Path
-) -> None:
+    task: SequenceTask, params: PyTree, traces: Mapping[str, Any], path: Path | None = None
+) -> Any:
     """Membranes of some units of every layer, relative to threshold, with their output.
 
     The units shown are those whose output varies most, the most varying one on top.
@@ -241,4 +244,4 @@ def membrane_traces(
         axes[0, column].legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         axes[-1, column].set_xlabel("time step")
         axes[-1, column].xaxis.get_major_locator().set_params(integer=True)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)

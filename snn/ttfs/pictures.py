@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of spikes: raster, membrane voltages, windows, one image on its way through a network.
 
-Needs matplotlib (extra `plots`).
+Needs matplotlib (extra `plots`). Each function returns its figure; with a path it is written there
+as PNG, without one it stays open for a notebook.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ def _run_batch(
 
 
 def raster(
-    network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float], path: Path
-) -> None:
+    network: net.Network,
+    params: net.Params,
+    x: Any,
+    deltas: Mapping[str, float],
+    path: Path | None = None,
+) -> Any:
     """Spike times of all neurons for one example x [*input_shape], one panel a layer."""
     plt = plots.pyplot()
     times = _run(network, params, x, deltas).times(network, deltas)
@@ -50,7 +55,7 @@ def raster(
         axis.set(ylim=(-1, t.size), ylabel="neuron")
         axis.set_title(f"{name}: {fired.size} of {t.size} neurons spike", fontsize=9, loc="left")
     axes[-1].set_xlabel("time (input window = 1)")
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def voltages(
@@ -59,9 +64,9 @@ def voltages(
     x: Any,
     deltas: Mapping[str, float],
     layer_name: str,
-    path: Path,
+    path: Path | None = None,
     neurons: int = 8,
-) -> None:
+) -> Any:
     """Potentials of the first neurons that spike (and one that does not) of a layer, to threshold.
 
     Drawn relative to each neuron's threshold, which is what decides.
@@ -86,7 +91,7 @@ def voltages(
     axis.axhline(0.0, color="black", lw=0.8, ls="--", label="threshold")
     axis.set(xlabel="time (input window = 1)", ylabel="potential - threshold", title=layer_name)
     axis.legend(loc="lower right")
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def potentials(
@@ -129,8 +134,12 @@ def potentials(
 
 
 def window_map(
-    network: net.Network, params: net.Params, x: Any, deltas: Mapping[str, float], path: Path
-) -> None:
+    network: net.Network,
+    params: net.Params,
+    x: Any,
+    deltas: Mapping[str, float],
+    path: Path | None = None,
+) -> Any:
     """Windows on the time line and the distribution of spike times in them, over a batch x."""
     plt = plots.pyplot()
     run = _run_batch(network, params, x, deltas)
@@ -156,7 +165,7 @@ def window_map(
     )
     axis.invert_yaxis()
     axis.legend(loc="lower left", fontsize=8)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def strip(
@@ -164,9 +173,9 @@ def strip(
     params: net.Params,
     x: Any,
     deltas: Mapping[str, float],
-    path: Path,
+    path: Path | None = None,
     frames: int = 8,
-) -> None:
+) -> Any:
     """One example travelling through the network: which neurons have spiked at successive times.
 
     A column is an instant, a row a layer; dark neurons have not spiked yet.
@@ -194,7 +203,7 @@ def strip(
                 axis.set_title(f"t = {moment:.2f}", fontsize=8)
             if column == 0:
                 axis.set_ylabel(name, fontsize=8)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _moments(times: Mapping[str, Any], line: windows.Timeline, frames: int) -> np.ndarray:
