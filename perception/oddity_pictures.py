@@ -62,7 +62,7 @@ def run_pictures(
     files.write_text(out / "mechanism.json", json.dumps(numbers, indent=2) + "\n")
 
 
-def accuracies(report: dict[str, Any], path: Path, title: str) -> None:
+def accuracies(report: dict[str, Any], path: Path | None, title: str) -> Any:
     """Bars for riddles and families, with the level of chance."""
     plt = plots.pyplot()
     riddles = [(f"{k} {v['name']}", v["accuracy"]) for k, v in report["test"]["riddles"].items()]
@@ -75,10 +75,10 @@ def accuracies(report: dict[str, Any], path: Path, title: str) -> None:
     axis.set_yticks(range(len(names)), names, fontsize=7)
     axis.axvline(CHANCE, color="black", linestyle=":")
     axis.set(xlim=(0, 1), xlabel="accuracy (dotted: chance)", title=title)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
-def learning(runs: list[tuple[str, dict[str, Any], Path]], path: Path) -> None:
+def learning(runs: list[tuple[str, dict[str, Any], Path]], path: Path | None = None) -> Any:
     """Validation accuracy against training samples of (label, report, metrics file)."""
     plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -91,7 +91,7 @@ def learning(runs: list[tuple[str, dict[str, Any], Path]], path: Path) -> None:
     axis.set(xlabel="training samples", ylabel="validation accuracy", ylim=(0, 1.01))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def distance(
@@ -125,7 +125,7 @@ def distance(
     return value
 
 
-def initial(found: dict[int, float], trained: int, path: Path, title: str) -> None:
+def initial(found: dict[int, float], trained: int, path: Path | None, title: str) -> Any:
     """Accuracy against S_I."""
     plt = plots.pyplot()
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -134,10 +134,10 @@ def initial(found: dict[int, float], trained: int, path: Path, title: str) -> No
     axis.axvline(trained, color="tab:grey", linestyle="--")
     axis.set(xlabel="initial saccades (dashed: as trained)", ylabel="accuracy", title=title)
     axis.grid(alpha=0.3)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
-def membranes(found: mechanism.Traces, initial: int, path: Path, title: str) -> None:
+def membranes(found: mechanism.Traces, initial: int, path: Path | None, title: str) -> Any:
     """Decision neuron, mean membrane, and what the oddity changes, along the saccades."""
     plt = plots.pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
@@ -156,12 +156,16 @@ def membranes(found: mechanism.Traces, initial: int, path: Path, title: str) -> 
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     figure.suptitle(title)
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def scan_paths(
-    images: np.ndarray, batch: dict[str, np.ndarray], logits: np.ndarray, initial: int, path: Path
-) -> None:
+    images: np.ndarray,
+    batch: dict[str, np.ndarray],
+    logits: np.ndarray,
+    initial: int,
+    path: Path | None = None,
+) -> Any:
     """Saccades over the frames [n, F, H, H] of problems: initial ones, and those that decide."""
     plt = plots.pyplot()
     figure, axes = plt.subplots(
@@ -192,4 +196,4 @@ def scan_paths(
             )  # fmt: skip
             axis.set(xticks=[], yticks=[])
             axis.set_title("initial saccades" if part.start == 0 else "evaluation (green: odd)")
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of looking: saliency, the path over the image, what was seen, and who attends to whom.
 
-Needs matplotlib (extra `plots`).
+Needs matplotlib (extra `plots`). Each function returns its figure; with a path it is written there
+as PNG, without one it stays open for a notebook.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from perception.tasks import glimpse_sets, image_sets
 SHOWN = 3  # problems in a picture
 
 
-def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path) -> None:
+def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path | None = None) -> Any:
     """Image, saliency, numbered path and glimpses of each image, one row an image.
 
     Args:
       images: uint8 [M, H, H, C], a few.
       cfg: how they are looked at.
-      path: PNG to write.
+      path: PNG to write; None leaves the figure open for a notebook.
     """
     plt = plots.pyplot()
     ready = images_lib.prepare(images, cfg.polarity)
@@ -52,7 +53,7 @@ def scan_path(images: np.ndarray, cfg: FrontEndConfig, path: str | Path) -> None
         for axis in (left, middle, right):
             axis.set_xticks([])
             axis.set_yticks([])
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _draw_path(axis: Any, image: np.ndarray, pixels: np.ndarray, cfg: FrontEndConfig) -> None:
@@ -113,15 +114,19 @@ def _mosaic(content: np.ndarray, colours: int) -> np.ndarray:
 
 
 def attention(
-    image: np.ndarray, pixels: np.ndarray, weights: np.ndarray, path: str | Path, title: str = ""
-) -> None:
+    image: np.ndarray,
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    path: str | Path | None = None,
+    title: str = "",
+) -> Any:
     """Attention between the fixations of one image: over the image, and as a matrix by layer.
 
     Args:
       image: uint8 [H, H, C].
       pixels: [T, 2], (row, column).
       weights: [L, heads, T, T]; rows sum to 1. Further rows (a summary token) are left out.
-      path: PNG to write.
+      path: PNG to write; None leaves the figure open for a notebook.
       title: above the picture.
     """
     plt = plots.pyplot()
@@ -145,7 +150,7 @@ def attention(
         figure.colorbar(shown_matrix, ax=right, shrink=0.8)
         left.set_xticks([])
         left.set_yticks([])
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _links(axis: Any, pixels: np.ndarray, matrix: np.ndarray) -> None:
@@ -162,7 +167,7 @@ def _links(axis: Any, pixels: np.ndarray, matrix: np.ndarray) -> None:
         axis.annotate(str(number), (column, row), color="tab:blue", fontsize=9, weight="bold")
 
 
-def learning_curve(metrics_file: Path, path: Path, title: str) -> None:
+def learning_curve(metrics_file: Path, path: Path | None, title: str) -> Any:
     """Accuracy in training and on the validation split."""
     plt = plots.pyplot()
     records = metrics.read_jsonl(metrics_file)
@@ -177,7 +182,7 @@ def learning_curve(metrics_file: Path, path: Path, title: str) -> None:
     axis.set(xlabel="step", ylabel="accuracy", title=title, ylim=(None, 1.01))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    plots.save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def run_pictures(cfg: Any, task: Any, params: PyTree, out: Path) -> None:
