@@ -74,6 +74,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.heldout_fraction < 1:
             raise ValueError(f"heldout_fraction must be in [0, 1), got {self.heldout_fraction}")
+        # The flag `--config.data.heldout=` gives one empty name, which would mean this folder.
+        for key in ("train", "heldout"):
+            object.__setattr__(self, key, tuple(name for name in getattr(self, key) if name))
         if self.heldout and self.heldout_fraction:
             raise ValueError("give either heldout inputs or a heldout_fraction, not both")
         if self.recipe and (self.train or self.heldout_fraction):

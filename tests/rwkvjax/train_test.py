@@ -202,6 +202,15 @@ def test_every_key_can_be_set_from_the_command_line():
     assert cfg.model.layers == experiment.Config().layers
 
 
+def test_an_empty_name_is_no_input(tmp_path):
+    """As the flag `--config.data.heldout=` gives it; as a path it would be the current folder."""
+    data = {"train": ("",), "heldout": ("",), "heldout_fraction": 0.1}
+    cfg = experiment.build_config(_values(data=data))
+    assert cfg.data.train == cfg.data.heldout == ()
+    with pytest.raises(ValueError, match="name at least one text file"):
+        experiment.make_trainer(cfg, tmp_path)
+
+
 def test_held_out_fraction_keeps_documents_apart(tmp_path):
     path = tmp_path / "docs.jsonl"
     path.write_text("".join(f'{{"text": "document {i:02d}"}}\n' for i in range(50)))
