@@ -47,6 +47,7 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "noise_snr_db": (5.0, 30.0),
                 "gain_db": 20.0,
                 "warp": (),
+                "channel_db": 0.0,
                 "frequency_masks": 2,
                 "frequency_width": 8,
                 "time_masks": 2,

@@ -4,13 +4,15 @@
 Speed perturbation (Ko et al., Interspeech 2015) plays a recording faster or slower, which moves
 tempo, pitch and formants together. Vocal tract length perturbation (Jaitly and Hinton, 2013) moves
 the formants alone: the spectrum of an utterance is read at frequencies that are all larger or
-smaller by one factor. SpecAugment (arXiv 1904.08779) masks bands of frequency and spans of time
-(without its time warping, which gains least).
+smaller by one factor. A random channel (after FilterAugment, arXiv 2110.03282) colours the
+spectrum as another microphone and room do. SpecAugment (arXiv 1904.08779) masks bands of frequency
+and spans of time (without its time warping, which gains least).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,8 @@ from core import permute
 from snn.sequences.features import mel
 from snn.speech import audio as audio_lib
 from snn.speech.features import FeatureConfig
+
+CHANNEL_KNOTS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,8 @@ class AugmentConfig:
       gain_db: loudness is drawn within plus or minus so much.
       warp: (low, high) factor of the frequencies at which log-mel energies are read, drawn for each
         utterance, evenly in its logarithm; () for none.
+      channel_db: gains of an utterance's channel, within plus or minus so much at `CHANNEL_KNOTS`
+        frequencies and straight between them (on the axes of a log-mel spectrum).
       frequency_masks, frequency_width: number of masks, and their largest width in bands.
       time_masks, time_width: the same for frames (before stacking).
       time_share: a time mask is at most this share of the utterance.
@@ -43,6 +49,7 @@ class AugmentConfig:
     noise_probability: float = 0.5
     gain_db: float = 0.0
     warp: tuple[float, ...] = ()
+    channel_db: float = 0.0
     frequency_masks: int = 0
     frequency_width: int = 8
     time_masks: int = 0
@@ -61,8 +68,8 @@ class AugmentConfig:
             )
         if self.warp and not (len(self.warp) == 2 and 0.5 <= self.warp[0] <= self.warp[1] <= 2):
             raise ValueError(f"warp must be (low, high) within 0.5 ... 2, got {self.warp}")
-        if min(self.frequency_masks, self.time_masks, self.gain_db) < 0:
-            raise ValueError("numbers of masks and gain_db must not be negative")
+        if min(self.frequency_masks, self.time_masks, self.gain_db, self.channel_db) < 0:
+            raise ValueError("numbers of masks, gain_db and channel_db must not be negative")
 
 
 def change_speed(samples: np.ndarray, factor: float, rate: int) -> np.ndarray:
@@ -126,6 +133,17 @@ def warp_frequencies(
     share = (at - left)[:, None]
     below, above = (jnp.take_along_axis(x, (left + i)[:, None], axis=2) for i in (0, 1))
     return below + share * (above - below)
+
+
+def colour(cfg: AugmentConfig, key: jax.Array, x: jax.Array, frames: jax.Array) -> jax.Array:
+    """Log-mel energies [B, T, F] through a random channel for each row; padding stays as it is."""
+    if not cfg.channel_db:
+        return x
+    limit = cfg.channel_db * math.log(10) / 10  # of the logarithm of a power
+    knots = jax.random.uniform(key, (len(x), CHANNEL_KNOTS), minval=-limit, maxval=limit)
+    curve = jax.image.resize(knots, (len(x), x.shape[2]), "linear")
+    inside = jnp.arange(x.shape[1]) < frames[:, None]
+    return x + jnp.where(inside[:, :, None], curve[:, None], 0.0)
 
 
 def spec_augment(cfg: AugmentConfig, key: jax.Array, x: jax.Array, frames: jax.Array) -> jax.Array:

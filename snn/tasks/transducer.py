@@ -65,8 +65,12 @@ class TransducerTask:
         self.augmentation = augmentation or AugmentConfig()
         if self.cfg.ctc and not net.cfg.ctc:
             raise ValueError("loss.ctc needs model.ctc")
-        if self.augmentation.warp and front_end.kind != "log_mel":
-            raise ValueError(f"augment.warp needs features of kind log_mel, got {front_end.kind!r}")
+        spectral = self.augmentation.warp or self.augmentation.channel_db
+        if spectral and front_end.kind != "log_mel":
+            raise ValueError(
+                "augment.warp and augment.channel_db need features of kind log_mel, got"
+                f" {front_end.kind!r}"
+            )
         self.eval_source, self.eval_batch_size = eval_source, eval_batch_size
         self.units = ("utterances", 1)
 
@@ -82,13 +86,14 @@ class TransducerTask:
         """(features [B, T, F], frames [B]) of a batch, distorted if there is a key."""
         cfg, x, frames = self.front_end, batch["input"], batch["size"]
         if key is not None:
-            noise, tract, masks = jax.random.split(key, 3)
+            noise, tract, channel, masks = jax.random.split(key, 4)
         if cfg.kind != "given":
             if key is not None:
                 x = augment.add_noise(self.augmentation, noise, x, frames)
             x, frames = features.base_features(cfg, x, frames)
             if key is not None:
                 x = augment.warp_frequencies(self.augmentation, tract, x, cfg)
+                x = augment.colour(self.augmentation, channel, x, frames)
         x = features.normalise(cfg, x, frames)
         if key is not None:
             x = augment.spec_augment(self.augmentation, masks, x, frames)

@@ -217,6 +217,20 @@ def test_warping_moves_formants_by_its_factor():
         augment.AugmentConfig(warp=(1.2, 0.8))
 
 
+def test_a_channel_is_smooth_constant_in_time_and_within_its_limits():
+    cfg = augment.AugmentConfig(channel_db=10.0)
+    frames = jnp.array([20, 7])
+    x = jnp.zeros((2, 20, 40))
+    y = np.asarray(augment.colour(cfg, jax.random.key(0), x, frames))
+    limit = np.log(10.0)  # 10 dB of power
+    assert 0.2 * limit < np.abs(y).max() <= limit
+    assert not y[1, 7:].any()
+    np.testing.assert_array_equal(y[0], np.broadcast_to(y[0, :1], (20, 40)))
+    assert np.abs(np.diff(y[:, 0], axis=1)).max() <= 2 * limit / 8 * 1.01  # five knots, 8 apart
+    assert np.abs(y[0, 0] - y[1, 0]).max() > 0.1
+    assert augment.colour(augment.AugmentConfig(), jax.random.key(0), x, frames) is x
+
+
 def test_masks_are_within_their_limits():
     cfg = augment.AugmentConfig(
         frequency_masks=1, frequency_width=3, time_masks=1, time_width=10, time_share=0.25
