@@ -1,137 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every configuration runs, shrunk: one or two steps, few examples, then its report and pictures.
 
-Each goes through the program that its docstring names, with real data where they are found. `QUICK`
-ones always run; the others are `slow`. A configuration without a run fails the first test.
+Each goes through the program that its docstring names, with real data where they are found. They
+are `slow`: each compiles for 3 to 30 seconds. `documented_test.py` always runs the first, and the
+tests of the packages build most. A configuration without a run fails the first test.
 """
 
-import json
 import os
-import wave
 
-import numpy as np
 import pytest
 
 from core import jobs
-from tests import forked
+from tests import forked, shrunk
 from tests.forked import ONE_DEVICE
+from tests.shrunk import SHRUNK
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="programs run in forks")
 
-STEPS = "--config.train.steps=2 --config.train.log_every=1"
-LM = (
-    f"{STEPS} --config.train.batch_size=2 --config.data.context=8 --config.train.eval_every=0"
-    " --config.model.dim=32 --config.model.layers=1 --config.model.wkv=scan"
-    " --config.data.train=lines.txt --config.data.heldout= --config.data.heldout_tokens=32"
-    " --config.sample.prompts=()"
-)
-TUNED = (
-    f"{STEPS} --config.finetune.base=runs/base --config.train.batch_size=2"
-    " --config.train.eval_every=0 --config.data.context=8 --config.data.train=lines.txt"
-    " --config.data.heldout_tokens=32 --config.sample.prompts=()"
-)
-TALKS = (
-    f"{STEPS} --config.finetune.base=runs/base --config.train.batch_size=2"
-    " --config.train.eval_every=0 --config.data.context=64 --config.data.train=talks.jsonl"
-    " --config.data.heldout=talks.jsonl --config.sample.prompts=()"
-)
-SEQUENCE = f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=2"
-IMAGES = (
-    f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=4"
-    " --config.data.train_examples=80 --config.data.test_examples=20 --config.data.validation=20"
-    " --config.data.certify_examples=20"
-)
-SPEECH = f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=2"
-DIGITS = f"{SPEECH} --config.data.options.train=200 --config.data.options.test=4"
-LOOK = (
-    f"{STEPS} --config.train.eval_every=2 --config.train.batch_size=4 --config.data.train=8"
-    " --config.data.test=8 --config.data.validation=8 --config.data.eval_batch_size=8"
-)
-GLIMPSES = f"{LOOK} --config.data.test_others=8 --config.data.others=()"
-
-HEADS = "--config.heads.epochs=1 --config.folds=3 --config.thetas=(0.1,)"
-# The sentence encoder takes seconds to load and a minute for whole sets.
-NO_SENTENCES = "--config.encoders[{}].kind=hashing"
-PERSONAL = (
-    "--config.folds=3 --config.seeds=1 --config.train_limit=90 --config.test_limit=30"
-    " --config.fit.epochs=1 --config.models=('id_only','hubi_medium')"
-)
-AUGMENTED = (
-    "--config.train=12 --config.validation=12 --config.test=12 --config.training.seeds=1"
-    " --config.training.heads.epochs=1"
-)
-
-# Configuration -> (what follows its colon, flags that make it small). {url} is a local endpoint.
-SHRUNK = {
-    "rwkvjax/quickstart": ("", LM),
-    "rwkvjax/wikitext2": ("", LM),
-    "rwkvjax/compare": ("6", LM),
-    "rwkvjax/lora": ("", TUNED),
-    "rwkvjax/state_tuning": ("", TUNED),
-    "rwkvjax/chat": ("state", TALKS),
-    # Its program reads the recipe itself.
-    "rwkvjax/mqar": (None, "--lengths=16 --dims=32 --steps=2"),
-    "snn/ttfs_digits": ("", IMAGES),
-    "snn/ttfs_digits_lif": ("", IMAGES),
-    "snn/ttfs_mnist": ("", IMAGES),
-    "snn/ttfs_mnist_lenet": ("", IMAGES),
-    "snn/ttfs_mnist_lenet_bn": ("", IMAGES),
-    "snn/ttfs_fashion": ("", IMAGES),
-    "snn/ttfs_cifar10": ("", IMAGES),
-    "snn/ttfs_cifar10_vgg15": (
-        "",
-        f"{IMAGES} --config.model.channels=((2,2),(2,2),(2,2,2),(2,2,2),(2,2,2))"
-        " --config.model.hidden=(4,)",
-    ),
-    "snn/ostl_jsb": ("bptt,recurrent", SEQUENCE),
-    "snn/jsb_best": ("ssnu", SEQUENCE),
-    "snn/ostl_rate_mnist": ("bptt", SEQUENCE),
-    "snn/ostl_rows_mnist": ("bptt", SEQUENCE),
-    "snn/ostl_timit": ("bptt,ssnu", SEQUENCE),
-    "snn/ostl_wikitext2": ("bptt,byte", SEQUENCE),
-    "snn/asr_fsdd": ("ssnu,16", DIGITS),
-    "snn/asr_an4": ("ssnu,16", SPEECH),
-    "snn/asr_paper": (
-        "lstm",
-        f"{SPEECH} --config.data.train=said.jsonl --config.data.valid=said.jsonl"
-        " --config.data.test=said.jsonl --config.data.buckets=1"
-        " --config.model.encoder.hidden=(4,4) --config.model.prediction.hidden=(4,)"
-        " --config.model.joint_size=4",
-    ),
-    "perception/gap_svrt": ("problem=1", GLIMPSES),
-    "perception/gap_svrt_ood": ("", GLIMPSES),
-    "perception/gap_art": ("task=same_different", GLIMPSES),
-    "perception/gap_clevr_lite": ("task=rmts", GLIMPSES),
-    "perception/oddity_snu": ("riddle=topology,resolution=32", LOOK),
-    "nlp/personalize_convabuse": ("", f"{PERSONAL} {NO_SENTENCES.format(2)}"),
-    "nlp/personalize_multipico": ("", f"{PERSONAL} {NO_SENTENCES.format(1)}"),
-    "nlp/personalize_llm": (
-        "runs/base",
-        f"{PERSONAL} --config.llm.epochs=1 --config.llm.max_tokens=32"
-        " --config.llm.variants=('Q','CLS-P','CLS-state','LM-P@1')",
-    ),
-    "nlp/acquire_convabuse": (
-        "",
-        f"{HEADS} --config.limit=60 --config.simulation.rounds=1 --config.simulation.seeds=1"
-        f" --config.simulation.start=20 --config.simulation.step=10 {NO_SENTENCES.format(1)}",
-    ),
-    "nlp/acquire_unhealthy": ("", f"{HEADS} --config.limit=60 --config.reproduce=('min_mode',)"),
-    "nlp/acquire_goemotions": ("", f"{HEADS} --config.limit=60"),
-    "nlp/augment_tweeteval": (
-        "runs/base",
-        f"{AUGMENTED} --config.small.model.dim=32 --config.small.model.layers=1"
-        " --config.small.model.steps=2",
-    ),
-    "nlp/augment_endpoint": ("any-model", f"{AUGMENTED} --config.model.base_url={{url}}"),
-    "nlp/endpoint": (
-        "",
-        "--config.tasks=('spam','tweet_sent') --config.limit=4 --config.resamples=10"
-        " --config.models[0].base_url={url}",
-    ),
-    "nlp/rwkv": ("runs/base", "--config.tasks=('spam','convabuse_per') --config.limit=2"),
-    "nlp/replay": ("answers.jsonl", "--config.limit=2 --config.resamples=10"),
-}
-QUICK = ()
+COUNT = 40  # configurations
 
 
 def test_every_configuration_is_run(repo):
@@ -140,9 +26,9 @@ def test_every_configuration_is_run(repo):
         for path in (repo / "configs").rglob("*.py")
         if "def get_config" in path.read_text(encoding="utf-8")
     }
-    assert files == {*SHRUNK} and len(files) >= 40
+    assert files == {*SHRUNK}, "a configuration without a run in tests/shrunk.py, or the reverse"
+    assert len(files) == len(SHRUNK) == COUNT
     assert files == {job.config for job in jobs.JOBS}
-    assert {*QUICK} < files
 
 
 @pytest.fixture(scope="module")
@@ -153,32 +39,9 @@ def programs(repo, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(repo, tmp_path_factory):
-    """Texts, conversations, sound and stored answers of the names that the flags have."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "configs").symlink_to(repo / "configs")
-    (folder / "lines.txt").write_text("some words, again and again.\n" * 80)
-    talk = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    lines(folder / "talks.jsonl", [talk] * 8)
-    lines(folder / "answers.jsonl", [{"item": str(i), "text": '["spam"]'} for i in range(6000)])
-    for name in "abcd":
-        tone(folder / f"{name}.wav", 300 + 40 * ord(name))
-    lines(
-        folder / "said.jsonl",
-        [{"audio": f"{n}.wav", "text": n * 2, "duration": 0.5} for n in "abcd"],
-    )
+    shrunk.fill(folder, repo)
     return folder
-
-
-def lines(path, records):
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def tone(path, hertz):
-    """Half a second at 8 kHz."""
-    sound = 0.3 * np.sin(2 * np.pi * hertz * np.arange(4000) / 8000)
-    with wave.open(str(path), "wb") as out:
-        out.setparams((1, 2, 8000, 0, "NONE", ""))
-        out.writeframes((sound * 32767).astype("<i2").tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -189,22 +52,10 @@ def endpoint():
         yield server
 
 
-def needs(job):
-    """Skips where data or packages are missing. Language models get a text of the test."""
-    from core.datasets import find_dataset
-
-    for name in () if job.config.startswith("rwkvjax/") else job.data:
-        try:
-            find_dataset(name)
-        except FileNotFoundError as error:
-            pytest.skip(str(error))
-    for module in job.modules:
-        pytest.importorskip(module)
-
-
 def run(config, programs, folder, url=""):
     (job,) = [job for job in jobs.JOBS if job.config == config]
-    needs(job)
+    if lacking := shrunk.lacks(config):
+        pytest.skip(lacking)
     argument, extra = SHRUNK[config]
     path = f"configs/{config}.py" + (f":{argument}" if argument else "")
     command = [job.program, f"--workdir=runs/{config}", *extra.format(url=url).split()]
@@ -222,9 +73,8 @@ def run(config, programs, folder, url=""):
 RESULTS = ("config.json", "results.json", "results.md")
 
 
-@pytest.mark.parametrize(
-    "config", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in SHRUNK]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", SHRUNK)
 def test_configurations_run(programs, folder, config, request):
     base = folder / "runs" / "base"
     if "runs/base" in "".join(map(str, SHRUNK[config])) and not base.exists():
