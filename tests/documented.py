@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 
 _START = re.compile(
@@ -33,15 +34,17 @@ class Command:
 
 
 def commands(repo: pathlib.Path) -> list[Command]:
-    """Every command of our programs in README.md, docs/*.md and the docstrings of configs/,
-    benchmarks/ and of the programs, without repetitions."""
+    """Every command of our programs in README.md, CHANGELOG.md, docs/*.md, the text of notebooks,
+    the records of results, and the docstrings of configs/, benchmarks/ and of the programs, without
+    repetitions."""
     found: dict[tuple[str, tuple[str, ...]], Command] = {}
     for where, text in _texts(repo):
         before: Command | None = None
         for line in _lines(text):
             command = _parse(where, line, text)
-            if command and " ... " in line and before and before.module == command.module:
+            if command and f"{command.module} ... " in line and before:
                 # "program ... --flag": the arguments of the command before it, and these.
+                assert before.module == command.module, f"{where}: {line.strip()}"
                 joined = (*before.arguments, *command.arguments)
                 command = dataclasses.replace(command, arguments=joined)
             if command:
@@ -51,8 +54,16 @@ def commands(repo: pathlib.Path) -> list[Command]:
 
 
 def _texts(repo: pathlib.Path) -> Iterator[tuple[str, str]]:
-    for path in (repo / "README.md", *sorted((repo / "docs").glob("*.md"))):
+    pages = (repo / "README.md", repo / "CHANGELOG.md", *sorted((repo / "docs").glob("*.md")))
+    for path in pages:
         yield path.relative_to(repo).as_posix(), path.read_text(encoding="utf-8")
+    for path in sorted((repo / "benchmarks" / "records").glob("*.toml")):
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield path.relative_to(repo).as_posix(), record["command"]
+    for path in sorted((repo / "notebooks").glob("*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+        yield path.relative_to(repo).as_posix(), text
     for folder in ("configs", "benchmarks", "core", "rwkvjax", "snn", "perception", "nlp"):
         for path in sorted((repo / folder).rglob("*.py")):
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False)
