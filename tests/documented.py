@@ -40,7 +40,7 @@ def commands(repo: pathlib.Path) -> list[Command]:
     found: dict[tuple[str, tuple[str, ...]], Command] = {}
     for where, text in _texts(repo):
         before: Command | None = None
-        for line in _lines(text):
+        for line in lines(text):
             command = _parse(where, line, text)
             if command and f"{command.module} ... " in line and before:
                 # "program ... --flag": the arguments of the command before it, and these.
@@ -61,8 +61,8 @@ def _texts(repo: pathlib.Path) -> Iterator[tuple[str, str]]:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
         yield path.relative_to(repo).as_posix(), record["command"]
     for path in sorted((repo / "notebooks").glob("*.py")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        text = "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+        source = path.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(line.removeprefix("# ") for line in source if line.startswith("# "))
         yield path.relative_to(repo).as_posix(), text
     for folder in ("configs", "benchmarks", "core", "rwkvjax", "snn", "perception", "nlp"):
         for path in sorted((repo / folder).rglob("*.py")):
@@ -71,7 +71,7 @@ def _texts(repo: pathlib.Path) -> Iterator[tuple[str, str]]:
                 yield path.relative_to(repo).as_posix(), doc
 
 
-def _lines(text: str) -> Iterator[str]:
+def lines(text: str) -> Iterator[str]:
     """Lines of code blocks and commands within a line of text; continued lines are joined."""
     text = re.sub(r"\\\\?\n\s*", " ", text)
     for quoted in _INLINE.findall(text):
