@@ -119,7 +119,7 @@ import tempfile
 from ml_collections import ConfigDict
 
 from core import params as params_lib
-from perception.tasks import oddity_run
+from perception.tasks import oddity_run, oddity_setup
 
 folder = pathlib.Path(tempfile.mkdtemp())
 
@@ -153,10 +153,10 @@ def train(network):
             "eval_every": max(1, steps // 7),
         },
     }
-    cfg = oddity_run.build_config(ConfigDict(settings))
+    cfg = oddity_setup.build_config(ConfigDict(settings))
     trainer = oddity_run.make_trainer(cfg, folder / network, report=print)
     params = trainer.run().params
-    source = oddity_run.open_source(cfg, "test", cfg.data.test)
+    source = oddity_setup.open_source(cfg, "test", cfg.data.test)
     right = oddity_run.answers(trainer.task, params, source, cfg.data.eval_batch_size)
     return cfg, trainer, params, oddity_run.by_group(right)
 
@@ -198,7 +198,7 @@ from perception.tasks import oddity_mechanism as mechanism
 
 cfg, trainer, params, _ = runs["ssnu"]
 network = trainer.task.network
-source = oddity_run.open_source(cfg, "test", cfg.data.test)
+source = oddity_setup.open_source(cfg, "test", cfg.data.test)
 codes, batch = mechanism.codes_of(network, params, source, cfg.data.eval_batch_size)
 outlier = mechanism.distances(codes, batch["label"])
 print(f"the odd code is {outlier.ratio.mean():.1f} times as far from the others as the rest")

@@ -23,7 +23,7 @@ from core.task import PyTree
 from perception.data.oddity import FRAMES
 from perception.networks.saccadic import Saccadic
 from perception.tasks import oddity_mechanism as mechanism
-from perception.tasks import oddity_run
+from perception.tasks import oddity_setup
 from perception.tasks.oddity import OddityTask
 
 CHANCE = 1 / FRAMES
@@ -31,7 +31,7 @@ PROBLEMS = 1000  # of the test split that the mechanism is studied on
 
 
 def run_pictures(
-    cfg: oddity_run.RunConfig, task: OddityTask, params: PyTree, report: dict[str, Any], out: Path
+    cfg: oddity_setup.RunConfig, task: OddityTask, params: PyTree, report: dict[str, Any], out: Path
 ) -> None:
     """Draws all pictures of a finished run, and writes their numbers to mechanism.json.
 
@@ -40,7 +40,7 @@ def run_pictures(
     title = f"{report['network']}, {report['riddle']}, {report['samples']:,} samples"
     accuracies(report, out / "accuracy.png", title)
     learning([(title, report, out / "metrics.jsonl")], out / "learning.png")
-    source = oddity_run.open_source(cfg, "test", min(cfg.data.test, PROBLEMS))
+    source = oddity_setup.open_source(cfg, "test", min(cfg.data.test, PROBLEMS))
     codes, batch = mechanism.codes_of(task.network, params, source, cfg.data.eval_batch_size)
     found = mechanism.distances(np.asarray(codes), batch["label"])
     numbers: dict[str, Any] = {
@@ -51,7 +51,7 @@ def run_pictures(
     if isinstance(task.network, Saccadic):
         numbers["by_initial"] = mechanism.by_initial(task.network, params, codes, batch["label"])
         initial(numbers["by_initial"], cfg.model.initial, out / "initial.png", title)
-        images = oddity_run.open_images(cfg, "test", 2).rows(np.arange(2))["image"]
+        images = oddity_setup.open_images(cfg, "test", 2).rows(np.arange(2))["image"]
         logits, states = task.network.decide(params, codes[:2], jnp.asarray(batch["saccade"][:2]))
         scan_paths(images, batch, np.asarray(logits), cfg.model.initial, out / "saccades.png")
         if isinstance(states, tuple):

@@ -26,7 +26,7 @@ from perception import oddity_pictures
 from perception import runs as runs_lib
 from perception.data.oddity import FAMILIES
 from perception.intervals import student, wilson
-from perception.tasks import oddity_run
+from perception.tasks import oddity_setup
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
 
@@ -64,7 +64,7 @@ def find_runs(pattern: str) -> list[Run]:
     found = []
     for folder in runs_lib.find([pattern], "report.json"):
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        cfg = oddity_run.build_config(runs_lib.read_config(folder))
+        cfg = oddity_setup.build_config(runs_lib.read_config(folder))
         settings = runs_lib.settings(config_lib.to_dict(cfg))
         found.append(Run(report, folder / "metrics.jsonl", settings))
     return found

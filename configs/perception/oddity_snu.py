@@ -23,7 +23,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from configs.perception.arguments import parse, save_every
-from perception.tasks.oddity_run import DataConfig, ModelConfig
+from perception.tasks.oddity_setup import DataConfig, ModelConfig
 
 DEFAULTS = {
     "network": "snu", "eye": "cnn", "riddle": "all", "without": "", "size": "small",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from nlp.evaluation.parsing import Unit
 from nlp.evaluation.records import Item
 from nlp.evaluation.scoring import Answer, Rows
 from nlp.evaluation.tasks import Task
-
-if TYPE_CHECKING:
-    from nlp.evaluation.pipeline import Variant
+from nlp.evaluation.variant import Variant
 
 
 def same_rows(first: Rows, second: Rows) -> tuple[Rows, Rows]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from core import config as config_lib
 from core import files
-from nlp.evaluation import fewshot, loaders, redaction, runner, scoring, tasks
+from nlp.evaluation import compare, fewshot, loaders, redaction, runner, scoring, tasks
 from nlp.evaluation.backends import baselines, replay
 from nlp.evaluation.backends.base import Backend
 from nlp.evaluation.cache import Cache
@@ -25,30 +25,10 @@ from nlp.evaluation.config import Evaluation, Model
 from nlp.evaluation.records import Item, Request, Response, canonical, digest
 from nlp.evaluation.scoring import Answer
 from nlp.evaluation.tasks import Task
+from nlp.evaluation.variant import Variant
 
 SCHEMA_VERSION = 1
 _LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A task with a number of personal examples; `items` are the same for all numbers of a task."""
-
-    task: Task
-    shots: int
-    items: tuple[Item, ...]
-    train: tuple[Item, ...]
-    pool: fewshot.Pool | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.task.id}@{self.shots}" if self.task.personal else self.task.id
-
-    def requests(self) -> Iterator[Request]:
-        """One request for each item, made when it is needed."""
-        for item in self.items:
-            examples = self.pool.examples(item, self.shots) if self.pool and self.shots else ()
-            yield tasks.request(self.task, item, examples)
 
 
 def plan(cfg: Evaluation) -> list[Variant]:
@@ -224,8 +204,6 @@ def score_all(
                     )
                 usage[variant.id][model.name] = used.to_dict()
     entries = [_entry(cfg, variant, read[variant.id], usage[variant.id]) for variant in variants]
-    from nlp.evaluation import compare
-
     results = {
         "schema": SCHEMA_VERSION,
         "policy": cfg.policy,

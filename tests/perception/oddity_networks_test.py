@@ -16,7 +16,7 @@ from perception import oddity_play, oddity_report, saccades
 from perception import train as train_program
 from perception.networks import FrameEncoder, Oren, Saccadic, layers
 from perception.snn_cells import CellReader
-from perception.tasks import oddity_mechanism, oddity_run
+from perception.tasks import oddity_mechanism, oddity_run, oddity_setup
 from perception.tasks.oddity import OddityTask, OnlineOddityTask
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -150,10 +150,10 @@ def test_saccadic_network_is_the_plain_recurrence(cell):
         np.testing.assert_allclose(membranes, trace, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("network", oddity_run.NETWORKS)
+@pytest.mark.parametrize("network", oddity_setup.NETWORKS)
 def test_every_network_has_gradients(network):
-    cfg = oddity_run.ModelConfig(network, "cnn", (4, 8), 8, 64, 2, relation=(8,), decision=(8,))
-    net = oddity_run.build_network(cfg, 16)
+    cfg = oddity_setup.ModelConfig(network, "cnn", (4, 8), 8, 64, 2, relation=(8,), decision=(8,))
+    net = oddity_setup.build_network(cfg, 16)
     task = OddityTask(net, "softmax" if network == "oren" else "binary")
     params = drawn(net.param_specs())
     batch = {
@@ -173,7 +173,7 @@ def test_every_network_has_gradients(network):
 
 def test_sizes_of_the_specification():
     count = lambda name: params_lib.count(
-        oddity_run.build_network(oddity_run.ModelConfig(name), 100).param_specs()
+        oddity_setup.build_network(oddity_setup.ModelConfig(name), 100).param_specs()
     )
     convs = 9 * 32 + 32 + 3 * (9 * 32 * 32 + 32) + 4 * 64
     eye = convs + 7 * 7 * 32 * 64 + 64 + 128
@@ -341,11 +341,11 @@ def test_glimpses_as_the_eye(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = configured("riddle=44,eye=glimpses,network=gru,train=8,resolution=32")
     config.frontend = {"fixation": {"count": 3}}
-    cfg = oddity_run.build_config(config)
-    source = oddity_run.open_source(cfg, "train", 8)
+    cfg = oddity_setup.build_config(config)
+    source = oddity_setup.open_source(cfg, "train", 8)
     batch = source.get(np.arange(8, 12))
     assert batch["content"].shape[:3] == (4, 6, 3) and (batch["riddle"] == 44).all()
-    net = oddity_run.build_network(cfg.model, 32, cfg.frontend)
+    net = oddity_setup.build_network(cfg.model, 32, cfg.frontend)
     params = drawn(net.param_specs())
     codes = net.eye.apply(params["eye"], batch)
     assert codes.shape == (4, 6, 64)
@@ -373,4 +373,4 @@ def test_glimpses_as_the_eye(tmp_path, monkeypatch):
 )
 def test_unusable_configurations(arg, message, tmp_path):
     with pytest.raises((ValueError, config_lib.ConfigError), match=message):
-        oddity_run.make_trainer(oddity_run.build_config(configured(arg)), tmp_path)
+        oddity_run.make_trainer(oddity_setup.build_config(configured(arg)), tmp_path)
