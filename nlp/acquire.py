@@ -71,9 +71,10 @@ def main(values: flags.FlagValues) -> None:
         raise flags.Error("give --project, or --config and --workdir")
     cfg = config_lib.build(experiment.Acquire, config)
     with cli.explain():
-        experiment.load(cfg)
+        data = experiment.load(cfg)
     Path(values.workdir).mkdir(parents=True, exist_ok=True)
     say = lambda line: print(line, file=sys.stderr, flush=True)
+    say(f"{data.name}: {len(data):,} texts, {len(data.labels)} tasks, {cfg.folds} folds")
     print(report.write(experiment.run(cfg, values.workdir, say), values.workdir))
 
 

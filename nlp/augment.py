@@ -22,7 +22,13 @@ def main(config: Any, workdir: str) -> None:
     """Runs the experiment and writes its tables."""
     cfg = config_lib.build(experiment.Augment, config)
     with cli.explain():
-        experiment.load(cfg)
+        sources, held, labels = experiment.load(cfg)
+    sizes = ", ".join(f"{len(part.texts):,} {name}" for name, part in held.items())
+    print(
+        f"{cfg.data}: {len(sources):,} training, {sizes} texts, {len(labels)} labels",
+        file=sys.stderr,
+        flush=True,
+    )
     results = experiment.run(cfg, workdir, lambda line: print(line, file=sys.stderr, flush=True))
     print(report.write(results, workdir))
 

@@ -21,7 +21,14 @@ def main(config: Any, workdir: str) -> None:
     """Runs what is missing, then writes tables and figures."""
     cfg = config_lib.build(experiment.Personalize, config)
     with cli.explain():
-        experiment.load(cfg)
+        data = experiment.load(cfg)
+    print(
+        f"{data.name}: {len(data):,} annotations of {len(data.texts):,} texts by"
+        f" {len(data.annotator_ids):,} annotators; {len(experiment.systems(cfg))} systems,"
+        f" {cfg.seeds} seeds",
+        file=sys.stderr,
+        flush=True,
+    )
     results = experiment.run(cfg, workdir, lambda line: print(line, file=sys.stderr, flush=True))
     with cli.explain():
         print(report.write(results, workdir))

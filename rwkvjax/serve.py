@@ -97,6 +97,12 @@ def make(values: flags.FlagValues) -> tuple[Any, Any]:
     adapters: Any = FixedAdapters()
     if values.adapters:
         adapters = FolderAdapters(values.adapters, cfg, params, values.max_adapters)
+    print(
+        f"{values.checkpoint}: RWKV-{cfg.version}, {cfg.layers} layers of width {cfg.dim};"
+        f" compiling for {values.slots} slots",
+        file=sys.stderr,
+        flush=True,
+    )
     engine = Engine(params, cfg, tokenizer, limits)
     engine.warm_up(values.warm_up_all)
     metrics = Metrics()
