@@ -106,6 +106,7 @@ def load_corpus(cfg: SpeechDataConfig, folder: Path) -> Corpus:
     """Reads the manifests, after writing those of a named corpus below `folder`."""
     paths = {part: getattr(cfg, part) for part in corpora.PARTS}
     if cfg.corpus:
+        print(f"{cfg.corpus}: utterances and manifests in {folder}", file=sys.stderr, flush=True)
         paths = corpora.prepare(cfg.corpus, folder, **dict(cfg.options))
     items, complaints = {}, []
     for part, path in paths.items():
