@@ -11,6 +11,8 @@ matplotlib (extra `plots`).
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from absl import flags
 
@@ -64,6 +66,8 @@ def main(values: flags.FlagValues) -> None:
             drawn = image_sets.open_set(values.set, "test", values.rows, values.seed)
             panels = image_sets.candidates(drawn.rows(np.arange(values.rows))["image"], grey=False)
             images = panels.reshape(-1, *panels.shape[2:])[: values.rows]
+        shown = f"{values.set or values.image}: {len(images)} images, {values.glimpses} glimpses"
+        print(shown, file=sys.stderr, flush=True)
         pictures.scan_path(images, cfg, values.output)
     print(values.output)
 
