@@ -36,6 +36,7 @@ class FrontEndConfig:
     Attributes:
       sensor: "logpolar" or "multiscale".
       side, scales: of the sensor; side 0 takes its default.
+      radius: R of the log-polar sensor; 0 takes its default.
       policy: where to look: "salient"; for comparison "random" pixels, or a regular "grid".
       saliency: the map.
       fixation: the loop.
@@ -45,6 +46,7 @@ class FrontEndConfig:
 
     sensor: str = "logpolar"
     side: int = 0
+    radius: float = 0.0
     scales: tuple[int, ...] = (4, 8)
     policy: str = "salient"
     saliency: SaliencyConfig = SaliencyConfig()
@@ -61,13 +63,13 @@ class FrontEndConfig:
             raise ValueError(
                 f"polarity must be one of {images_lib.POLARITIES}, got {self.polarity!r}"
             )
-        if self.side < 0 or self.chunk < 1:
-            raise ValueError(f"side must not be negative and chunk at least 1, got {self}")
+        if self.side < 0 or self.radius < 0 or self.chunk < 1:
+            raise ValueError(f"side, radius: not negative, chunk: at least 1; got {self}")
 
     def make_sensor(self) -> Sensor:
         """The sensor."""
         if self.sensor == "logpolar":
-            return LogPolar(self.side or LogPolar.side)
+            return LogPolar(self.side or LogPolar.side, self.radius or LogPolar.radius)
         return MultiScale(self.side or MultiScale.side, self.scales)
 
     def content_shape(self, colours: int) -> tuple[int, int, int, int]:

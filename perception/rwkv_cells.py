@@ -58,11 +58,12 @@ class GlimpseRwkv:
         self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [N, outputs]; see `Abstractor.apply`."""
-        del key
-        return layers.dense(params["head"], self._hidden(params, inputs)[0][:, -1])
+        return layers.dense(params["head"], self._hidden(params, inputs, key)[0][:, -1])
 
-    def _hidden(self, params: Params, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
-        joined = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs), axis=-1)
+    def _hidden(
+        self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        joined = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs, key), axis=-1)
         return _read(self, params, layers.dense(params["embed"], joined))
 
 

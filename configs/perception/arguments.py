@@ -12,8 +12,8 @@ def parse(arg: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """The defaults with the values of an argument string; each keeps the type of its default.
 
     Raises:
-      ValueError: an unknown name, a value that is no whole number where one is expected, or a size
-        other than `SIZES`.
+      ValueError: an unknown name, a value that is no (whole) number where one is expected, or a
+        size other than `SIZES`.
     """
     values = dict(defaults)
     for part in filter(None, (piece.strip() for piece in arg.split(","))):
@@ -22,13 +22,12 @@ def parse(arg: str, defaults: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown argument {name!r}; known: {', '.join(sorted(values))}")
         if not equals:
             raise ValueError(f"argument {name!r} needs a value: {name}=...")
-        if not isinstance(defaults[name], int):
-            values[name] = text
-            continue
+        kind = type(defaults[name])
         try:
-            values[name] = int(text)
+            values[name] = kind(text)
         except ValueError:
-            raise ValueError(f"{name} must be a whole number, got {text!r}") from None
+            what = "whole number" if kind is int else "number"
+            raise ValueError(f"{name} must be a {what}, got {text!r}") from None
     if values["size"] not in SIZES:
         raise ValueError(f"size must be small or published, got {values['size']!r}")
     return values

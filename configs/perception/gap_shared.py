@@ -25,7 +25,9 @@ class Recipe:
     network: see `perception.tasks.reasoning_run.NETWORKS`. size: "small" (minutes on a CPU) or
     "published". sensor: "logpolar" or "multiscale". policy: "salient", "random" or "grid".
     streams: "both", "content" or "location". train: training problems. epochs: passes over them;
-    0 takes the default of the size.
+    0 takes the default of the size. noise, blank, swap: what disturbs contents in training, see
+    `perception.networks.stem.StemConfig`. recombine: share of the training examples of label 0 with
+    the contents of another image, see `perception.tasks.image_sets.Reader.donors`.
     """
 
     network: str = "abstractor"
@@ -35,6 +37,10 @@ class Recipe:
     streams: str = "both"
     train: int = 1000
     epochs: int = 0
+    noise: float = 0.0
+    blank: float = 0.0
+    swap: float = 0.0
+    recombine: float = 0.0
     seed: int = 0
 
 
@@ -49,6 +55,7 @@ def model(recipe: Recipe, cnn_channels: int = 27) -> dict[str, Any]:
     """The model block. cnn_channels: of the glimpse encoder of the published size."""
     small = recipe.size == "small"
     stem: dict[str, Any] = {"encoder": "mlp" if small else "cnn", "streams": recipe.streams}
+    stem.update(noise=recipe.noise, blank=recipe.blank, swap=recipe.swap)
     if not small:
         stem["channels"] = cnn_channels
     options: dict[str, dict[str, Any]] = {
@@ -101,7 +108,12 @@ def config(
             "task": "reasoning",
             "objective": objective,
             # Every key, so that the command line can set it.
-            "data": {**dataclasses.asdict(DataConfig(data["name"])), "train": recipe.train, **data},
+            "data": {
+                **dataclasses.asdict(DataConfig(data["name"])),
+                "train": recipe.train,
+                "recombine": recipe.recombine,
+                **data,
+            },
             "frontend": front,
             "model": block,
             "optimizer": {

@@ -104,7 +104,7 @@ class Abstractor:
         Args:
           params: see `param_specs`.
           inputs: "content" [N, T, K, g, g] and "location" [N, T, 2].
-          key: of the dropout in training; None switches it off.
+          key: of noise and dropout in training; None switches them off.
         """
         places, _ = self._run(params, inputs, key)
         return layers.dense(params["head"], places.mean(axis=1))
@@ -116,9 +116,10 @@ class Abstractor:
     def _run(
         self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        seen, places = stem.apply(params["stem"], self.stem, inputs)
-        drop = self.dropout if key is not None else 0.0
-        keys = jax.random.split(key, self.depth) if key is not None and drop else None
+        of_stem, of_drop = jax.random.split(key) if key is not None else (None, None)
+        seen, places = stem.apply(params["stem"], self.stem, inputs, of_stem)
+        drop = self.dropout if of_drop is not None else 0.0
+        keys = jax.random.split(of_drop, self.depth) if of_drop is not None and drop else None
 
         def block(s: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
             p, own = layer

@@ -66,8 +66,7 @@ class CoRelNet:
         self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [N, outputs]; see `Abstractor.apply`."""
-        del key
-        seen, places = stem.apply(params["stem"], self.stem, inputs)
+        seen, places = stem.apply(params["stem"], self.stem, inputs, key)
         relations = jax.nn.softmax(jnp.einsum("nqz,nkz->nqk", seen, seen), axis=-1)
         parts = [relations, places] if self.places else [relations]
         x = jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
@@ -112,8 +111,7 @@ class Esbn:
         self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [N, outputs], read after the last object; see `Abstractor.apply`."""
-        del key
-        seen, places = stem.apply(params["stem"], self.stem, inputs)
+        seen, places = stem.apply(params["stem"], self.stem, inputs, key)
         rows, count, _ = seen.shape
         likeness = jnp.einsum("nqz,nkz->qnk", seen, seen)
 

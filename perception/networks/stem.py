@@ -49,6 +49,10 @@ class StemConfig:
       norm: temporal context norm with scale and shift for each "step" (published for glimpses) or
         for each "feature" (Webb et al.), or "none".
       streams: "both"; for comparison "content" or "location" alone (the other one is zeroed).
+      noise: sd of Gaussian noise on the normalised contents (whose sd is 1), in training only: what
+        is seen matches less sharply, so that where it is seen has to be used as well.
+      blank: share of images whose contents are blanked (zeroed), in training only.
+      swap: share of images that receive the contents of another one, in training only.
     """
 
     encoder: str = "mlp"
@@ -63,6 +67,9 @@ class StemConfig:
     standardise: bool = True
     norm: str = "step"
     streams: str = "both"
+    noise: float = 0.0
+    blank: float = 0.0
+    swap: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("encoder", ENCODERS), ("norm", NORMS), ("streams", STREAMS)):
@@ -71,6 +78,11 @@ class StemConfig:
         if self.channels % self.groups or self.channels % self.fold:
             raise ValueError(
                 f"{self.channels=} must be a multiple of {self.groups=} and of {self.fold=}"
+            )
+        if self.noise < 0 or not 0 <= self.blank <= 1 or not 0 <= self.swap <= 1:
+            raise ValueError(
+                "noise must not be negative, blank and swap must be in [0, 1], got"
+                f" {self.noise=}, {self.blank=}, {self.swap=}"
             )
 
     @property
@@ -106,9 +118,16 @@ def specs(cfg: StemConfig, shape: tuple[int, int, int, int]) -> Specs:
 
 
 def apply(
-    p: Params, cfg: StemConfig, inputs: Mapping[str, jax.Array]
+    p: Params, cfg: StemConfig, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """(contents [N, T, Dg], places [N, T, Dp]) of a batch with "content" and "location"."""
+    """(contents [N, T, Dg], places [N, T, Dp]) of a batch with "content" and "location".
+
+    Args:
+      p: see `specs`.
+      cfg: see `StemConfig`.
+      inputs: "content" [N, T, K, g, g] and "location" [N, T, 2].
+      key: of what disturbs the contents in training; None switches it off.
+    """
     content, location = inputs["content"], inputs["location"]
     if cfg.streams == "content":
         location = jnp.zeros_like(location)
@@ -117,11 +136,23 @@ def apply(
     rows, count = content.shape[:2]
     seen = encode(p["content"], cfg, content.reshape(rows * count, *content.shape[2:]))
     seen = context_norm(p["content_norm"], cfg.norm, seen.reshape(rows, count, -1))
+    seen = disturbed(cfg, seen, key)
     if cfg.standardise:
         location = layers.standardised(location, axis=1)
     place = layers.dense(p["place"]["up"], location)
     place = layers.dense(p["place"]["down"], jax.nn.relu(place))
     return seen, context_norm(p["place_norm"], cfg.norm, place)
+
+
+def disturbed(cfg: StemConfig, seen: jax.Array, key: jax.Array | None) -> jax.Array:
+    """Contents [N, T, Dg] with noise, zero or swapped for some images; unchanged without a key."""
+    if key is None or not (cfg.noise or cfg.blank or cfg.swap):
+        return seen
+    of_noise, of_blank, of_swap = jax.random.split(key, 3)
+    share = lambda k, rate: jax.random.bernoulli(k, rate, (len(seen), 1, 1))
+    seen = jnp.where(share(of_swap, cfg.swap), jnp.roll(seen, 1, axis=0), seen)
+    seen = seen + cfg.noise * jax.random.normal(of_noise, seen.shape, seen.dtype)
+    return jnp.where(share(of_blank, cfg.blank), 0.0, seen)
 
 
 # --- temporal context norm ----------------------------------------------------------------------

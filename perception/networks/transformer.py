@@ -60,8 +60,7 @@ class GapTransformer:
         self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [N, outputs]; see `Abstractor.apply`."""
-        del key
-        tokens = self._run(params, inputs)[0]
+        tokens = self._run(params, inputs, key)[0]
         x = layers.layer_norm(params["norm"], tokens[:, -1])
         for i in range(len(READOUT)):
             x = jax.nn.silu(layers.dense(params["head"][f"dense_{i}"], x))
@@ -69,10 +68,12 @@ class GapTransformer:
 
     def attention(self, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Attention weights [L, N, heads, T + 1, T + 1]; the summary token comes last."""
-        return self._run(params, inputs)[1]
+        return self._run(params, inputs, None)[1]
 
-    def _run(self, params: Params, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        tokens = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs), axis=-1)
+    def _run(
+        self, params: Params, inputs: Mapping[str, jax.Array], key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        tokens = jnp.concatenate(stem.apply(params["stem"], self.stem, inputs, key), axis=-1)
         summary = jnp.broadcast_to(params["summary"], (len(tokens), 1, tokens.shape[-1]))
         return encode(params["blocks"], jnp.concatenate([tokens, summary], axis=1))
 

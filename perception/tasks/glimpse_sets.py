@@ -66,18 +66,24 @@ class GlimpseSet(Source):
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `Source.get`."""
         rows, flips = self._reader(indices)
+        label = self._read("label", rows, None)
+        donors = self._reader.donors(indices, rows, label)
+        return {
+            "content": self._read("content", donors, flips),
+            "location": self._read("location", rows, flips),
+            "label": label,
+        }
+
+    def _read(self, name: str, rows: np.ndarray, flips: np.ndarray | None) -> np.ndarray:
+        """Values of one name; of the given flips, where there are some."""
         numbers, inside = rows // PART, rows % PART
-        found: dict[str, np.ndarray] = {}
-        for name in NAMES:
-            kept = self._parts[0][name]
-            out = np.empty((len(rows), *kept.shape[2 if name != "label" else 1 :]), kept.dtype)
-            for number in np.unique(numbers):
-                here = numbers == number
-                values = self._parts[number][name]
-                own = (inside[here],) if name == "label" else (inside[here], flips[here])
-                out[here] = values[own]
-            found[name] = out
-        return found
+        kept = self._parts[0][name]
+        out = np.empty((len(rows), *kept.shape[1 if flips is None else 2 :]), kept.dtype)
+        for number in np.unique(numbers):
+            here = numbers == number
+            own = (inside[here],) if flips is None else (inside[here], flips[here])
+            out[here] = self._parts[number][name][own]
+        return out
 
     # --- making -----------------------------------------------------------------------------------
 
@@ -164,6 +170,8 @@ def description(images: ImageSet, cfg: FrontEndConfig, flips: int, grey: bool) -
     """Everything that the glimpses of a set depend on."""
     front = config_lib.to_dict(cfg)
     del front["chunk"]
+    if not front["radius"]:  # glimpses taken before there was a choice stay valid
+        del front["radius"]
     return {
         "version": VERSION,
         "images": [list(images.name), images.version, images.split, len(images), images.seed],

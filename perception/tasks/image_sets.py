@@ -101,9 +101,11 @@ class Reader:
     images come once, in order.
     """
 
-    def __init__(self, size: int, train: bool, flips: bool, seed: int):
-        """Args: size: images; train: shuffle; flips: draw flips; seed: of both."""
+    def __init__(self, size: int, train: bool, flips: bool, seed: int, recombine: float = 0.0):
+        """Args: size: images; train: shuffle; flips: draw flips; seed: of all that is drawn;
+        recombine: see `donors`."""
         self.size, self.train, self.flips, self.seed = size, train, flips and train, seed
+        self.recombine = recombine if train else 0.0
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, flips) for positions of the stream; ValueError for a negative one."""
@@ -115,6 +117,21 @@ class Reader:
             rows = permute.shuffled(indices, self.size, self.seed)
         none = np.zeros(len(indices), int)
         return rows, flips_of(indices, self.seed) if self.flips else none
+
+    def donors(self, indices: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Which image the contents come from at each position: [n], mostly `rows`.
+
+        A share `recombine` of the examples of label 0 receive the contents of any other image at
+        their own places: what and where do not belong together, so that the rule does not hold,
+        though the contents may look as if it did.
+        """
+        if not self.recombine:
+            return rows
+        salt = np.uint64(permute.derive_seed(self.seed, "recombine"))
+        drawn = permute.mix64(np.asarray(indices).astype(np.uint64) ^ salt)
+        chosen = (drawn >> np.uint64(40)).astype(np.float64) < self.recombine * 2**24
+        others = (drawn & np.uint64(2**40 - 1)) % np.uint64(self.size)
+        return np.where(chosen & (labels == 0), others.astype(rows.dtype), rows)
 
 
 class WholeImages(Source):

@@ -52,6 +52,8 @@ class DataConfig:
       test_others: problems of each.
       seed: of the images (that of the training: `train.seed`).
       flips: flip training images at random along both axes.
+      recombine: share of the training examples of label 0 whose contents are those of another
+        one, see `image_sets.Reader.donors`; for networks over glimpses.
       grey: turn coloured images into grey ones.
       workers: processes that draw images.
       eval_batch_size: problems scored at a time.
@@ -66,6 +68,7 @@ class DataConfig:
     test_others: int = 1000
     seed: int = 0
     flips: bool = True
+    recombine: float = 0.0
     grey: bool = False
     workers: int = 0
     eval_batch_size: int = 100
@@ -74,6 +77,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         launch.check_least(self, train=1, validation=0, test=1, test_others=1)
         launch.check_least(self, seed=0, workers=0, eval_batch_size=1)
+        if not 0 <= self.recombine <= 1:
+            raise ValueError(f"recombine must be in [0, 1], got {self.recombine}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +112,15 @@ class RunConfig:
     model: ModelConfig = ModelConfig()
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
 
+    def __post_init__(self) -> None:
+        if self.data.recombine and (
+            self.model.network in IMAGE_NETWORKS or self.objective in ("candidates", "weighted")
+        ):
+            raise ValueError(
+                "recombine needs a network over glimpses, and labels of which 0 says that no rule"
+                f" holds; got network {self.model.network!r}, objective {self.objective!r}"
+            )
+
 
 def build_network(cfg: ModelConfig, example: dict[str, np.ndarray], objective: str) -> Any:
     """The network for examples such as `example`.
@@ -131,7 +145,7 @@ def open_source(cfg: RunConfig, name: str, split: str, size: int) -> Source:
     """Examples of one split, in the form that the configured network reads."""
     data = cfg.data
     images = open_set(name, split, size, data.seed, data.workers)
-    reader = Reader(size, split == "train", data.flips, cfg.train.seed)
+    reader = Reader(size, split == "train", data.flips, cfg.train.seed, data.recombine)
     if cfg.model.network in IMAGE_NETWORKS:
         return WholeImages(images, reader, data.grey)
     return GlimpseSet(images, cfg.frontend, reader, grey=data.grey, folder=data.folder or None)

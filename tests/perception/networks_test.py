@@ -180,6 +180,32 @@ def test_dropout_needs_a_key():
     assert np.abs(loud[0] - loud[2]).max() > 1e-3 and np.abs(loud[0] - quiet).max() > 1e-3
 
 
+def test_contents_are_disturbed_in_training_only():
+    seen = jax.random.normal(jax.random.key(0), (400, T, 6))
+    key = jax.random.key(1)
+    assert stem.disturbed(StemConfig(noise=2.0, blank=0.5, swap=0.5), seen, None) is seen
+    assert stem.disturbed(StemConfig(), seen, key) is seen
+    noise = stem.disturbed(StemConfig(noise=2.0), seen, key) - seen
+    assert abs(float(noise.std()) - 2.0) < 0.05 and abs(float(noise.mean())) < 0.05
+    # A blank image is blank in all its glimpses, and a swapped one is whole another one.
+    blank = (stem.disturbed(StemConfig(blank=0.3), seen, key) == 0).all(axis=(1, 2))
+    assert 0.2 < blank.mean() < 0.4
+    swapped = np.asarray(stem.disturbed(StemConfig(swap=0.3), seen, key))
+    own = (swapped == seen).all(axis=(1, 2))
+    assert 0.2 < 1 - own.mean() < 0.4
+    np.testing.assert_array_equal(swapped[~own], np.roll(seen, 1, axis=0)[~own])
+
+
+@pytest.mark.parametrize("name", GLIMPSE_NETWORKS)
+def test_every_reader_of_glimpses_disturbs_them_in_training(name, monkeypatch):
+    network, keys = GLIMPSE_NETWORKS[name], []
+    disturbed = stem.disturbed
+    monkeypatch.setattr(stem, "disturbed", lambda *a: (keys.append(a[2]), disturbed(*a))[1])
+    for key in (None, jax.random.key(0)):
+        jax.eval_shape(network.apply, random_params(network), batch(), key)
+    assert keys[0] is None and keys[1] is not None
+
+
 # --- against plain NumPy ------------------------------------------------------------------------
 
 
@@ -322,6 +348,8 @@ def test_identical_glimpses_stay_finite(name):
     (
         (lambda: StemConfig(encoder="eye"), "encoder must be one of"),
         (lambda: StemConfig(channels=9, groups=2), "multiple of"),
+        (lambda: StemConfig(noise=-1.0), "noise must not be negative"),
+        (lambda: StemConfig(blank=1.1), "blank and swap must be in"),
         (lambda: cnn(9).kernels_of(13), "give `kernels`"),
         (lambda: cnn(9, kernels=(5, 5)).kernels_of(7), "leave nothing"),
         (lambda: stem.encoder_specs(cnn(9, 3), (2, 15, 15)), "cannot form 3 groups"),

@@ -86,6 +86,29 @@ def test_stored_glimpses_are_those_of_the_flipped_image(drawn):
     np.testing.assert_array_equal(whole["image"][:, 0], flipped)
 
 
+def test_recombined_examples_keep_their_places_and_label(drawn):
+    """Half of the examples of label 0 show what is in other images, at their own places."""
+    at = np.arange(240)
+    plain = GlimpseSet(drawn, FrontEndConfig(), Reader(12, True, True, 0)).get(at)
+    reader = Reader(12, True, True, 0, recombine=0.5)
+    source = GlimpseSet(drawn, FrontEndConfig(), reader)
+    mixed = source.get(at)
+    np.testing.assert_array_equal(mixed["location"], plain["location"])
+    np.testing.assert_array_equal(mixed["label"], plain["label"])
+    other = (mixed["content"] != plain["content"]).any(axis=(1, 2, 3, 4, 5))
+    assert not other[plain["label"] == 1].any()
+    assert 0.3 < other[plain["label"] == 0].mean() < 0.6
+    # What is seen is all of one other image in the same flip, drawn anew in every epoch.
+    donors = reader.donors(at, reader(at)[0], plain["label"])
+    _, flips = reader(at)
+    expected = source._read("content", donors, flips)
+    np.testing.assert_array_equal(mixed["content"], expected)
+    assert len(set(donors[other])) == 12
+    np.testing.assert_array_equal(source.get(at[7:9])["content"], mixed["content"][7:9])
+    none = Reader(12, False, False, 0, recombine=0.5).donors(at[:12], at[:12], np.zeros(12, int))
+    np.testing.assert_array_equal(none, at[:12])
+
+
 def test_glimpses_are_taken_once(drawn, monkeypatch):
     cfg = FrontEndConfig(policy="random")
     reader = Reader(12, train=False, flips=False, seed=0)
@@ -282,6 +305,9 @@ def test_published_sizes_can_be_built(name, sensor, network):
     (
         ("problem=24", "problems 1"),
         ("problem=one", "problem must be a whole number, got 'one'"),
+        ("noise=much", "noise must be a number, got 'much'"),
+        ("recombine=2", "recombine must be in"),
+        ("recombine=0.5,network=cnn", "recombine needs a network over glimpses"),
         ("problem", "argument 'problem' needs a value"),
         ("problem=2,train=-1", "train must be at least 1, got -1"),
         ("size=large", "small or published"),
