@@ -89,6 +89,7 @@ RULES: tuple[tuple[str, Way], ...] = (
     ),
     ("^benchmarks.finetune", Way("shrunk", "--base=model.pth --steps=1 --methods=state,lora")),
     ("^benchmarks.gap_frontend", Way("shrunk", "--images=8 --torch_images=1 --rounds=1")),
+    ("^benchmarks.gap_cues", Way("shrunk", "--images=4")),
     ("^benchmarks.gap ", Way("shrunk", "--only=none", "its runs are those of perception.train")),
     ("^benchmarks.load_weights", Way("shrunk", "--size=finch-0.1b --repeats=1")),
     ("^benchmarks.mqar", Way("shrunk", "--lengths=16 --dims=32 --steps=2")),
