@@ -4,16 +4,14 @@
     python -m benchmarks.context_parallel [--version=6 --dim=256 --layers=4 --contexts=1024,4096]
 
 Runs on virtual CPU devices, which share the cores of this machine: the seconds say what the split
-costs in work, not what it gains; the bytes hold for any device. For each length: one device, then
-the time axis over 2, 4 and 8 devices.
+costs in work, not what it gains; the bytes (read off the compiled program) hold for any device.
+For each length: one device, then the time axis over 2, 4 and 8 devices.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import statistics
 import time
 from typing import Any
@@ -24,6 +22,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from benchmarks import collectives
 from core import cli, sharding
 from rwkvjax import model
 from rwkvjax.config import Config
@@ -37,25 +36,6 @@ flags.DEFINE_integer("batch", 1, "Sequences.", 1, flag_values=_FLAGS)
 flags.DEFINE_list("contexts", ["1024", "4096"], "Tokens of a sequence.", flag_values=_FLAGS)
 flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Sizes of the split.", flag_values=_FLAGS)
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.", 1, flag_values=_FLAGS)
-
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
-_COLLECTIVE = re.compile(
-    r"= \(?([a-z0-9]+)\[([\d,]*)\][^=]*? "
-    r"(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)\("
-)
-
-
-def traffic(text: str, layers: int) -> int:
-    """Bytes of the results of all collectives of a compiled program.
-
-    A loop over layers appears once in the text, so what lies in it counts `layers` times.
-    """
-    total = 0
-    for line in text.splitlines():
-        for dtype, shape, _ in _COLLECTIVE.findall(line):
-            size = _BYTES[dtype] * math.prod(int(n) for n in shape.split(",") if n)
-            total += size * (layers if "/while/" in line else 1)
-    return total
 
 
 def step(cfg: Config, context: int, batch: int, devices: int) -> tuple[Any, tuple]:
@@ -91,7 +71,7 @@ def measure(cfg: Config, context: int, batch: int, devices: int, repeats: int) -
         "context": context,
         "devices": devices,
         "seconds": round(statistics.median(seconds), 4),
-        "traffic_bytes": traffic(compiled.as_text(), cfg.layers),
+        "traffic_bytes": round(sum(collectives.traffic(compiled.as_text(), devices).values())),
         "memory_bytes": memory.temp_size_in_bytes,
         "loss": float(loss),
         "grads": jax.device_get(grads),

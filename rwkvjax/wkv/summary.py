@@ -84,9 +84,12 @@ def wkv6_summary(
         w = jnp.exp(log_w)
         if cut is not None:
             k, w = jnp.where(cut, 0, k), jnp.where(cut, 0, w)
-        totals = dyadic.products(w[..., None, :, :])
-        k = dyadic.decay_to_end(k[..., None, :, :], totals)
-        return linear.next_state(k, v, totals[-1], state), None
+        # No axis more than needed: jaxlib 0.10's CPU runtime crashes in the gradient, a reduction
+        # over seven axes (docs/scaling.md).
+        totals = dyadic.products(w)
+        k = dyadic.decay_to_end(k, totals)
+        total = totals[-1][..., None, :, :]
+        return linear.next_state(k[..., None, :, :], v, total, state), None
 
     xs = jax.tree.map(chunks, (k, v, log_w, cut))
     empty = jnp.zeros((k.shape[0], *k.shape[2:], v.shape[-1]), dtype)
