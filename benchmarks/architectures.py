@@ -3,7 +3,7 @@
 
     python -m benchmarks.architectures --workdir=runs/architectures
     python -m benchmarks.architectures --workdir=runs/ddlerp --seeds=0,1 \
-        --models=6,6:ddlerp=decay,6:ddlerp=none,6:ddlerp=none:ffn_dim=608
+        --fields=dim=64,layers=2 --models=6,6:ddlerp=decay,6:ddlerp=none,6:ddlerp=none:ffn_dim=384
 
 Each run is the training program with configs/rwkvjax/compare.py; finished runs are not repeated.
 The second line is the ablation of the data-dependent token shift; its last model has as many
@@ -27,16 +27,20 @@ from rwkvjax import experiment
 
 _FLAGS = flags.FlagValues()
 training.define_flags(_FLAGS, "runs/architectures")
+flags.DEFINE_list("fields", [], "Fields of all models, field=value.", flag_values=_FLAGS)
 
 
-def train(model: str, seed: int, steps: int, root: pathlib.Path) -> training.Result:
+def train(
+    model: str, fields: list[str], seed: int, steps: int, root: pathlib.Path
+) -> training.Result:
     """Trains one model (or finds it trained) and returns its record."""
-    version, fields = training.parse(model)
+    name = ":".join([model, *fields])
+    version, changes = training.parse(name)
     values = compare.get_config(version)
-    values.model.update(fields)
+    values.model.update(changes)
     values.train.seed, values.train.steps = seed, steps or values.train.steps
     cfg = experiment.build_config(values)
-    trainer = experiment.make_trainer(cfg, root / f"{model}-{seed}-{cfg.train.steps}")
+    trainer = experiment.make_trainer(cfg, root / f"{name}-{seed}-{cfg.train.steps}")
     heldout = training.evaluations(trainer, "eval/loss")
     return {
         "model": model,
@@ -90,7 +94,7 @@ def main(values: flags.FlagValues) -> None:
     root = pathlib.Path(values.workdir)
     with cli.explain():
         results = [
-            train(model, int(seed), values.steps, root)
+            train(model, values.fields, int(seed), values.steps, root)
             for seed in values.seeds
             for model in values.models
         ]
