@@ -42,6 +42,12 @@ _SIZE = flags.DEFINE_integer("size", 64, "Channels per head.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed runs of each contender (slow ones: 2).", 1)
 _THREADS = flags.DEFINE_integer("threads", 1, "Cores to use; 0 = all.", 0)
 _LONGEST = flags.DEFINE_integer("longest", 16384, "Longest sequence of the length table.", 1024)
+_TABLES = flags.DEFINE_multi_enum(
+    "tables",
+    ["products", "versions", "accuracy", "length", "memory"],
+    ["none", "products", "versions", "accuracy", "length", "memory"],
+    "What to measure besides the speed of RWKV-6; none for nothing more.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "File for the JSON lines, besides standard output.")
 _PEAK_OF = flags.DEFINE_string("peak_of", None, "Internal: run one contender, print its peak.")
 
@@ -426,8 +432,16 @@ def main(_) -> None:
     }
     rows = speed_rows()
     both = [f"{row['form']}|both" for row in rows if row["direction"] == "both"]
-    rows += product_rows(rows) + version_rows() + accuracy_rows() + length_rows()
-    rows += peak_rows([name for name in both if "loop" not in name])
+    more = {
+        "none": lambda: [],
+        "products": lambda: product_rows(rows),
+        "versions": version_rows,
+        "accuracy": accuracy_rows,
+        "length": length_rows,
+        "memory": lambda: peak_rows([name for name in both if "loop" not in name]),
+    }
+    for name in _TABLES.value:
+        rows += more[name]()
     lines = "".join(json.dumps(about | row) + "\n" for row in rows)
     print(lines, end="")
     if _OUTPUT.value:
