@@ -147,7 +147,13 @@ def project(repo, tmp_path_factory):
 def without(arguments, overrides):
     """Arguments less those that are given again: a flag may stand once only in some programs."""
     again = {o.split("=")[0] for o in overrides}
-    return [*(a for a in arguments if a.split("=")[0] not in again), *overrides]
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word.split("=")[0] not in again:
+            kept.append(word)
+        elif "=" not in word:
+            next(words, "")  # "--flag value"
+    return [*kept, *overrides]
 
 
 def run_story(story, printed, programs, project):
@@ -287,7 +293,8 @@ def test_every_printed_command_is_understood(printed, programs, repo):
 @pytest.fixture
 def chapter_folder(repo, tmp_path):
     shrunk.fill(tmp_path, repo)
-    (tmp_path / "benchmarks").symlink_to(repo / "benchmarks")
+    for name in ("benchmarks", "tests"):
+        (tmp_path / name).symlink_to(repo / name)
     (tmp_path / "adapters").mkdir()
     for name in ("train", "dev", "test"):
         shutil.copy(tmp_path / "said.jsonl", tmp_path / f"{name}.jsonl")
