@@ -8,8 +8,9 @@
     logits, state = rwkvjax.step(params, config, token, state)        # token [B]
 
 The functions are the same for every version (4, 5.x, 6, 7); `rwkvjax.wkv` holds the bare
-recurrences. Names are imported at first use, so that programs that only need a tokenizer or the
-data tools do not wait for jax.
+recurrences, and `rwkvjax.weights`, `.tokenizers`, `.sampling`, `.finetune`, `.quantization` and
+`.embedding` what their names say. Names are imported at first use, so that programs that only need
+a tokenizer or the data tools do not wait for jax.
 """
 
 import importlib
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from core.version import __version__
 
 if TYPE_CHECKING:
-    from rwkvjax import wkv
+    from rwkvjax import embedding, finetune, quantization, sampling, tokenizers, weights, wkv
     from rwkvjax.checkpoints import load
     from rwkvjax.config import SIZES, Config, get_config
     from rwkvjax.layout import for_decoding
@@ -30,26 +31,33 @@ _HOMES = {
     **dict.fromkeys(("SIZES", "Config", "get_config"), "rwkvjax.config"),
     **dict.fromkeys(("apply", "init", "init_state", "param_specs", "step"), "rwkvjax.model"),
 }
+_MODULES = ("embedding", "finetune", "quantization", "sampling", "tokenizers", "weights", "wkv")
 
 __all__ = [
     "SIZES",
     "Config",
     "__version__",
     "apply",
+    "embedding",
+    "finetune",
     "for_decoding",
     "get_config",
     "init",
     "init_state",
     "load",
     "param_specs",
+    "quantization",
+    "sampling",
     "step",
+    "tokenizers",
+    "weights",
     "wkv",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "wkv":
-        return importlib.import_module("rwkvjax.wkv")
+    if name in _MODULES:
+        return importlib.import_module(f"rwkvjax.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'rwkvjax' has no attribute {name!r}")

@@ -64,6 +64,16 @@ def test_what_is_public_exists_and_is_documented(package):
                 assert value.__doc__, f"{name}.{public} has no docstring"
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_gives_its_names(package):
+    """As in a notebook: `import snn`, then `snn.cells`."""
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
 @pytest.fixture(scope="module")
 def docstrings(repo):
     place = repo / "docs" / "_sphinx" / "docstrings.py"
