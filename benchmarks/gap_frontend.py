@@ -12,6 +12,7 @@ fixations and glimpses are compared with ours before anything is timed. Needs to
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import statistics
@@ -187,6 +188,8 @@ def agreement(batch: np.ndarray) -> dict[str, float]:
 
 def main(values: flags.FlagValues) -> None:
     """Compares, then times."""
+    if not importlib.util.find_spec("torch"):
+        raise cli.UserError("the peer of this benchmark is PyTorch: pip install torch")
     each = -(-values.images // len(PROBLEMS))
     rows = np.arange(each)
     bytes_ = [svrt.Svrt(p, "test", size=each, seed=7).rows(rows)["image"] for p in PROBLEMS]
