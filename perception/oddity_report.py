@@ -6,13 +6,15 @@
 Runs that differ in nothing but the seed of the training are put together; where settings of one
 name differ in more than that, each shows what sets it apart. Prints a table (accuracy with its 95 %
 interval, Student's over seeds or, for a single run, Wilson's over problems; parameters; training
-samples until validation first reaches a level) and one of the families, and writes to the folder:
-families.png, learning.png (accuracy against training samples) and models.json (for
-`perception.oddity_play --models`).
+samples until validation first reaches a level), one of the families, and, from three riddles up,
+the agreement of each two networks: the rank correlation of their accuracies by riddle. Writes to
+the folder: families.png, learning.png (accuracy against training samples), agreement.png (riddle by
+riddle, one network against the other) and models.json (for `perception.oddity_play --models`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from perception.intervals import student, wilson
 from perception.tasks import oddity_setup
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
+LEAST_RIDDLES = 3  # fewer have hardly an order
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_string("runs", None, "Pattern of the folders of finished runs.", flag_values=_FLAGS)
@@ -143,6 +146,52 @@ def for_player(runs: list[Run]) -> dict[str, dict[str, float]]:
     return found
 
 
+def by_riddle(runs: list[Run]) -> dict[str, dict[int, float]]:
+    """Mean accuracy of each network by number of the riddle."""
+    scores = for_player(runs).items()
+    return {name: {int(k): v for k, v in own.items() if k.isdigit()} for name, own in scores}
+
+
+def agreements(runs: list[Run]) -> list[tuple[str, str, float]]:
+    """Each two networks and Spearman's correlation of their accuracies over common riddles.
+
+    Pairs with fewer than `LEAST_RIDDLES` in common, or with one that is equally good everywhere,
+    are left out: their order says nothing.
+    """
+    from scipy import stats  # here: --help comes sooner
+
+    found = []
+    for (a, first), (b, second) in itertools.combinations(by_riddle(runs).items(), 2):
+        common = sorted(first.keys() & second.keys())
+        x, y = ([own[r] for r in common] for own in (first, second))
+        if len(common) >= LEAST_RIDDLES and len(set(x)) > 1 and len(set(y)) > 1:
+            found.append((a, b, float(stats.spearmanr(x, y).statistic)))
+    return found
+
+
+def agreement(runs: list[Run], path: Path) -> None:
+    """Accuracy of one network against the other's, a point a riddle and a panel a pair."""
+    pairs, scores = agreements(runs), by_riddle(runs)
+    if not pairs:
+        return
+    size = (3.6 * len(pairs), 3.8)
+    figure, axes = plots.pyplot().subplots(
+        1, len(pairs), figsize=size, squeeze=False, layout="constrained"
+    )
+    for axis, (a, b, rank) in zip(axes[0], pairs, strict=True):
+        for name, members in FAMILIES.items():
+            own = [r for r in members if r in scores[a] and r in scores[b]]
+            if own:
+                points = [scores[a][r] for r in own], [scores[b][r] for r in own]
+                axis.plot(*points, "o", alpha=0.8, label=name.replace("_", " "))
+        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+        axis.set(xlim=(0, 1.03), ylim=(0, 1.03), title=f"rank correlation {rank:.2f}")
+        axis.set_xlabel(a, fontsize=8)
+        axis.set_ylabel(b, fontsize=8)
+    axes[0][0].legend(fontsize=6)
+    plots.save_figure(figure, path)
+
+
 def families(runs: list[Run], path: Path) -> None:
     """Bars: accuracy of each family and network."""
     plt = plots.pyplot()
@@ -165,12 +214,15 @@ def main(values: flags.FlagValues) -> None:
     with cli.explain():
         runs = find_runs(values.runs)
         shown = table(runs, values.level)
-    print(f"{shown}\n\n{families_table(runs)}")
+    print(f"{shown}\n\n{families_table(runs)}\n")
+    for first, second, rank in agreements(runs):
+        print(f"agreement by riddle of {first} with {second}: rank correlation {rank:.2f}")
     if not values.output:
         return
     out = Path(values.output).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     families(runs, out / "families.png")
+    agreement(runs, out / "agreement.png")
     curves = [
         (f"{name}, seed {run.report['seed']}", run.report, run.metrics)
         for name, own in grouped(runs).items()

@@ -337,6 +337,26 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
         oddity_report.find_runs(f"{tmp_path}/none*")
 
 
+def test_agreement_of_two_networks_by_riddle(tmp_path):
+    def trained(network, accuracies):
+        riddles = {str(r): {"accuracy": value} for r, value in accuracies.items()}
+        report = {"network": network, "eye": "cnn", "learning": "bptt", "riddle": "all"}
+        report |= {"without": "", "samples": 1, "seed": 0}
+        report["test"] = {"families": {}, "riddles": riddles}
+        return oddity_report.Run(report, tmp_path, {"network": network})
+
+    first = trained("snu", {0: 0.9, 7: 0.5, 12: 0.2, 41: 0.1})
+    second = trained("oren", {0: 0.8, 7: 0.3, 12: 0.7, 44: 0.1})
+    # Common: 0, 7, 12. Ranks 3, 2, 1 against 3, 1, 2: 1 - 6 (0 + 1 + 1) / (3 (9 - 1)) = 0.5.
+    ((a, b, rank),) = oddity_report.agreements([first, second])
+    assert a.startswith("snu") and b.startswith("oren") and rank == pytest.approx(0.5)
+    oddity_report.agreement([first, second], tmp_path / "agreement.png")
+    assert (tmp_path / "agreement.png").read_bytes().startswith(b"\x89PNG")
+    alike = trained("gru", {0: 0.5, 7: 0.5, 12: 0.5})
+    assert not oddity_report.agreements([first, alike])
+    assert not oddity_report.agreements([first, trained("lstm", {0: 0.1, 7: 0.2})])
+
+
 def test_glimpses_as_the_eye(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = configured("riddle=44,eye=glimpses,network=gru,train=8,resolution=32")
