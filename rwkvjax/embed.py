@@ -34,6 +34,8 @@ flags.DEFINE_string("tokenizer", "", "By default the run's own.", flag_values=_F
 
 def main(values: flags.FlagValues) -> None:
     """Embeds every line and writes the array."""
+    if not values.output.endswith(".npy"):
+        raise flags.Error(f"--output={values.output}: expected a name that ends in .npy")
     with cli.explain():
         cfg, params, meta = load_with_meta(values.checkpoint)
         tokenizer = tokenizer_for(cfg, meta, values.tokenizer)
@@ -42,7 +44,10 @@ def main(values: flags.FlagValues) -> None:
         texts = [tokenizer.encode(line) for line in lines]
         empty = [str(i) for i, ids in enumerate(texts, start=1) if not len(ids)]
         if not lines or empty:
-            raise ValueError(f"{values.input}: no text in line {', '.join(empty[:5]) or 1}")
+            raise ValueError(
+                f"{values.input}: no text in line {', '.join(empty[:5]) or 1};"
+                " expected one text in each line"
+            )
         vectors = embed(params, cfg, texts, how, batch_size=values.batch_size)
     buffer = io.BytesIO()
     np.save(buffer, vectors)

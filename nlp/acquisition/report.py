@@ -111,9 +111,10 @@ def _draw(results: dict[str, Any], path: Path) -> None:
         x = [100 * p["removed"] for p in points]
         left.plot(x, [100 * p["kept"] for p in points], label=name)
         right.plot([100 * p["aal"] for p in points], [100 * p["aer"] for p in points], label=name)
-    left.axvline(100 * PAPER, color="gray", linestyle=":")
+    left.axvline(100 * PAPER, color="gray", linestyle=":", label="the paper's share")
     left.set(xlabel="annotations removed (%)", ylabel="positives kept (%)")
-    right.set(xlabel="AAL (%)", ylabel="AER (%)", title=results["data"]["name"])
+    right.set(xlabel="AAL (%): relevant pairs lost", ylabel="AER (%): questions saved")
+    figure.suptitle(results["data"]["name"])
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)

@@ -234,7 +234,9 @@ def read_rows(path: str | os.PathLike[str], columns: Sequence[str]) -> list[dict
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or ())
             rows = list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected a CSV file in UTF-8, got {error}") from error
+    except csv.Error as error:
         raise DataError(f"{path}: {error}") from error
     lacking = [c for c in columns if c not in header]
     if lacking:
