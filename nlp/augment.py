@@ -5,7 +5,7 @@
 
 Started again with the same command, it asks the generator only for what is missing. The workdir
 receives cache.sqlite (every answer), synthetic.jsonl (texts that passed the filters), results.json,
-summary.md and latency.png.
+summary.md, gains.png and latency.png.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from nlp.augmentation import training
 
 
 def write(results: dict[str, Any], workdir: str | Path) -> str:
-    """Writes results.json, summary.md and latency.png; returns the summary."""
+    """Writes results.json, summary.md, gains.png and latency.png; returns the summary."""
     folder = Path(workdir)
     files.write_text(folder / "results.json", json.dumps(results, indent=1, sort_keys=True))
     text = summary(results)
     files.write_text(folder / "summary.md", text)
+    _draw_gains(results, folder / "gains.png")
     _draw(results, folder / "latency.png")
     return text
 
@@ -55,6 +56,32 @@ def summary(results: dict[str, Any]) -> str:
             cells = f"{gain.points.mean:+.2f}{half} | {gain.normalised:+.2f}"
             lines.append(f"| {name} | {gain.f1} | {cells if name != 'original' else ' | '} |")
     return "\n".join(lines) + "\n"
+
+
+def _draw_gains(results: dict[str, Any], path: Path) -> None:
+    """Macro-F1 of every combination less that of the original texts, in points."""
+    plt = plots.pyplot()
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    names = students(results)
+    for number, student in enumerate(names):
+        found = training.gains(results["table"], student)
+        base = 100 * found.pop("original").f1.mean
+        halves = [0.0 if math.isinf(g.points.half) else g.points.half for g in found.values()]
+        axes.barh(
+            [row + 0.8 * (number + 0.5) / len(names) - 0.4 for row in range(len(found))],
+            [gain.points.mean for gain in found.values()],
+            height=0.8 / len(names),
+            xerr=halves,
+            capsize=2,
+            label=f"{student}; original texts {base:.1f}",
+        )
+        axes.set_yticks(range(len(found)), list(found))
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set(xlabel="gain over the original texts (points of test macro-F1)")
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(fontsize=8)
+    plots.save_figure(figure, path)
 
 
 def _draw(results: dict[str, Any], path: Path) -> None:

@@ -315,7 +315,8 @@ def test_the_whole_experiment_with_the_small_generator(tmp_path, monkeypatch):
     assert "not an instruction-following model" in text and "| original |" in text
     for line in (tmp_path / "synthetic.jsonl").read_text().splitlines():
         assert json.loads(line)["source"] in {s.id for s in sources}
-    assert (tmp_path / "latency.png").stat().st_size > 1000
+    for name in ("latency.png", "gains.png"):
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_drawn_texts_do_not_depend_on_the_batch(tmp_path):
