@@ -92,12 +92,11 @@ def plot(results: list[training.Result]) -> Any:
 def main(values: flags.FlagValues) -> None:
     """Trains everything, then writes the results."""
     root = pathlib.Path(values.workdir)
-    with cli.explain():
-        results = [
-            train(model, values.fields, int(seed), values.steps, root)
-            for seed in values.seeds
-            for model in values.models
-        ]
+    results = [
+        train(model, values.fields, int(seed), values.steps, root)
+        for seed in values.seeds
+        for model in values.models
+    ]
     training.write(root, results, table, plot)
 
 

@@ -12,6 +12,7 @@ vocabulary of 8192, which are reached by the flags, given time.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -62,7 +63,8 @@ def train(model: str, values: Any, root: pathlib.Path) -> training.Result:
     """Trains one model (or finds it trained) and returns its record."""
     cfg = config_lib.build(Config, {**values["model"], "vocab_size": values["data"]["vocab_size"]})
     how = config_lib.build(TrainConfig, values["train"])
-    source = Recall(**values["data"])
+    with cli.explain():
+        source = Recall(**values["data"])
     held = Recall(**{**values["data"], "seed": source.seed + 1_000_003, "size": 1000})
     task = RecallTask(
         cfg, source.steps, TaskConfig(l2_wrap=0.0), eval_source=held, eval_batch_size=100
@@ -133,18 +135,15 @@ def plot(results: list[training.Result]) -> Any:
 def main(values: flags.FlagValues) -> None:
     """Trains everything, then writes the results."""
     root, results = pathlib.Path(values.workdir), []
-    with cli.explain():
-        for length in map(int, values.lengths):
-            for dim in map(int, values.dims):
-                for seed in map(int, values.seeds):
-                    for model in values.models:
-                        version, fields = training.parse(model)
-                        config = recipe.get_config(f"{version},{length},{dim}")
-                        config.model.update(fields)
-                        config.train.seed = seed
-                        config.train.steps = values.steps or config.train.steps
-                        config.data.vocab_size = values.vocab or config.data.vocab_size
-                        results.append(train(model, config.to_dict(), root))
+    shapes = itertools.product(values.lengths, values.dims, values.seeds, values.models)
+    for length, dim, seed, model in shapes:
+        version, fields = training.parse(model)
+        config = recipe.get_config(f"{version},{length},{dim}")
+        config.model.update(fields)
+        config.train.seed = int(seed)
+        config.train.steps = values.steps or config.train.steps
+        config.data.vocab_size = values.vocab or config.data.vocab_size
+        results.append(train(model, config.to_dict(), root))
     training.write(root, results, table, plot)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from core import files, metrics, plots
+from core import cli, files, metrics, plots
 from core.loop import Trainer
 
 _NAMES = {"4": "RWKV-4", "5.2": "RWKV-5.2 Eagle", "6": "RWKV-6 Finch", "7": "RWKV-7 Goose"}
@@ -39,7 +39,7 @@ def parse(model: str) -> tuple[str, dict[str, Any]]:
     """(version, further fields of the configuration): numbers where they are numbers."""
     version, *fields = model.split(":")
     if version not in _NAMES or not all("=" in field for field in fields):
-        raise ValueError(
+        raise cli.UserError(
             f"expected VERSION[:field=value] with a version of {', '.join(_NAMES)}, got {model!r}"
         )
     pairs = (field.split("=", 1) for field in fields)
