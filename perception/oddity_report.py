@@ -6,7 +6,7 @@
 Runs that differ in nothing but the seed of the training are put together; where settings of one
 name differ in more than that, each shows what sets it apart. Prints a table (accuracy with its 95 %
 interval, Student's over seeds or, for a single run, Wilson's over problems; parameters; training
-samples until validation first reaches a level), one of the families, and, from three riddles up,
+samples until validation first reaches a level), one of the families, and, from five riddles up,
 the agreement of each two networks: the rank correlation of their accuracies by riddle. Writes to
 the folder: families.png, learning.png (accuracy against training samples), agreement.png (riddle by
 riddle, one network against the other) and models.json (for `perception.oddity_play --models`).
@@ -31,7 +31,7 @@ from perception.intervals import student, wilson
 from perception.tasks import oddity_setup
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
-LEAST_RIDDLES = 3  # fewer have hardly an order
+LEAST_RIDDLES = 5  # fewer have hardly an order
 
 _FLAGS = flags.FlagValues()
 flags.DEFINE_string("runs", None, "Pattern of the folders of finished runs.", flag_values=_FLAGS)

@@ -345,16 +345,16 @@ def test_agreement_of_two_networks_by_riddle(tmp_path):
         report["test"] = {"families": {}, "riddles": riddles}
         return oddity_report.Run(report, tmp_path, {"network": network})
 
-    first = trained("snu", {0: 0.9, 7: 0.5, 12: 0.2, 41: 0.1})
-    second = trained("oren", {0: 0.8, 7: 0.3, 12: 0.7, 44: 0.1})
-    # Common: 0, 7, 12. Ranks 3, 2, 1 against 3, 1, 2: 1 - 6 (0 + 1 + 1) / (3 (9 - 1)) = 0.5.
+    first = trained("snu", {0: 0.9, 7: 0.5, 12: 0.2, 20: 0.1, 25: 0.05, 41: 0.1})
+    second = trained("oren", {0: 0.8, 7: 0.3, 12: 0.7, 20: 0.1, 25: 0.05, 44: 0.1})
+    # Common: 0, 7, 12, 20, 25. Two neighbours change places: 1 - 6 (1 + 1) / (5 (25 - 1)) = 0.9.
     ((a, b, rank),) = oddity_report.agreements([first, second])
-    assert a.startswith("snu") and b.startswith("oren") and rank == pytest.approx(0.5)
+    assert a.startswith("snu") and b.startswith("oren") and rank == pytest.approx(0.9)
     oddity_report.agreement([first, second], tmp_path / "agreement.png")
     assert (tmp_path / "agreement.png").read_bytes().startswith(b"\x89PNG")
-    alike = trained("gru", {0: 0.5, 7: 0.5, 12: 0.5})
+    alike = trained("gru", {r: 0.5 for r in (0, 7, 12, 20, 25)})
     assert not oddity_report.agreements([first, alike])
-    assert not oddity_report.agreements([first, trained("lstm", {0: 0.1, 7: 0.2})])
+    assert not oddity_report.agreements([first, trained("lstm", {0: 0.1, 7: 0.2, 12: 0.3})])
 
 
 def test_glimpses_as_the_eye(tmp_path, monkeypatch):
