@@ -30,7 +30,7 @@ SVRT = "configs.perception.gap_svrt"
 ART = "configs.perception.gap_art"
 
 FLAGS = flags.FlagValues()
-PLANS = ["reduced", "table", "samples"]
+PLANS = ["reduced", "table", "samples", "disturbed"]
 flags.DEFINE_enum("plan", "reduced", PLANS, "What to run.", flag_values=FLAGS)
 flags.DEFINE_string("workdir", None, "Folder of the runs.", flag_values=FLAGS, required=True)
 flags.DEFINE_float("minutes", 0.0, "Start no run after so long; 0: no limit.", flag_values=FLAGS)
@@ -41,6 +41,14 @@ ABLATIONS = ("streams=location", "streams=content", "policy=random", "policy=gri
 OTHERS = ("transformer", "corelnet", "esbn", "rwkv")
 BUDGET = "train=500,epochs=40"
 BASELINE_BUDGET = "train=500,epochs=80"  # whole images are learned more slowly
+DISTURBED = (
+    "recombine=0.5",
+    "swap=0.3",
+    "swap=0.5",
+    "recombine=0.5,splice=0.3",
+    "noise=1",
+    "sensor=multiscale",
+)
 SIZES = (100, 250, 500, 1000)
 SHOWN = {  # label in the figure -> (argument, images shown in training)
     "GAP-Abstractor": ("", 20_000),
@@ -54,6 +62,9 @@ def plan(name: str) -> list[tuple[str, str]]:
     if name == "reduced":
         few = "problem=1,train=300,epochs=50"
         return [(SVRT, f"{few}{variant}") for variant in ("", ",policy=random", ",network=cnn")]
+    if name == "disturbed":  # what may keep contents from being all that is used
+        base = f"problem=1,{BUDGET}"
+        return [(SVRT, base), *((SVRT, f"{base},{more}") for more in DISTURBED)]
     if name == "samples":
         return [
             (SVRT, samples_argument(problem, size, label))

@@ -27,7 +27,8 @@ class Recipe:
     streams: "both", "content" or "location". train: training problems. epochs: passes over them;
     0 takes the default of the size. noise, blank, swap: what disturbs contents in training, see
     `perception.networks.stem.StemConfig`. recombine: share of the training examples of label 0 with
-    the contents of another image, see `perception.tasks.image_sets.Reader.donors`.
+    the contents of another image; splice: of those with a scan path pieced together from two of
+    label 1; see `perception.tasks.image_sets.Reader`.
     """
 
     network: str = "abstractor"
@@ -41,6 +42,7 @@ class Recipe:
     blank: float = 0.0
     swap: float = 0.0
     recombine: float = 0.0
+    splice: float = 0.0
     seed: int = 0
 
 
@@ -112,6 +114,7 @@ def config(
                 **dataclasses.asdict(DataConfig(data["name"])),
                 "train": recipe.train,
                 "recombine": recipe.recombine,
+                "splice": recipe.splice,
                 **data,
             },
             "frontend": front,

@@ -68,11 +68,27 @@ class GlimpseSet(Source):
         rows, flips = self._reader(indices)
         label = self._read("label", rows, None)
         donors = self._reader.donors(indices, rows, label)
-        return {
+        found = {
             "content": self._read("content", donors, flips),
             "location": self._read("location", rows, flips),
             "label": label,
         }
+        if self._reader.splice:
+            self._splice(found, indices, flips)
+        return found
+
+    def _splice(self, batch: dict[str, np.ndarray], indices: np.ndarray, flips: np.ndarray) -> None:
+        """Changes some examples of label 0 in place, see `Reader.halves`."""
+        labels = self._read("label", np.arange(len(self)), None)
+        ones = np.flatnonzero(labels == 1)
+        steps = batch["location"].shape[2]
+        first, second, cuts = self._reader.halves(indices, batch["label"], ones, steps)
+        changed = np.flatnonzero(first >= 0)
+        for name in ("content", "location"):
+            parts = [self._read(name, x[changed], flips[changed]) for x in (first, second)]
+            early = np.arange(steps) < cuts[changed, None]
+            early = early.reshape(len(changed), 1, steps, *[1] * (parts[0].ndim - 3))
+            batch[name][changed] = np.where(early, *parts)
 
     def _read(self, name: str, rows: np.ndarray, flips: np.ndarray | None) -> np.ndarray:
         """Values of one name; of the given flips, where there are some."""

@@ -101,11 +101,28 @@ class Reader:
     images come once, in order.
     """
 
-    def __init__(self, size: int, train: bool, flips: bool, seed: int, recombine: float = 0.0):
-        """Args: size: images; train: shuffle; flips: draw flips; seed: of all that is drawn;
-        recombine: see `donors`."""
+    def __init__(
+        self,
+        size: int,
+        train: bool,
+        flips: bool,
+        seed: int,
+        recombine: float = 0.0,
+        splice: float = 0.0,
+    ):
+        """Describes a stream.
+
+        Args:
+          size: images.
+          train: shuffle, and all that follows.
+          flips: draw flips.
+          seed: of all that is drawn.
+          recombine: share of the examples of label 0 that are changed by `donors`.
+          splice: share of the examples of label 0 that are changed by `halves`.
+        """
         self.size, self.train, self.flips, self.seed = size, train, flips and train, seed
         self.recombine = recombine if train else 0.0
+        self.splice = splice if train else 0.0
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, flips) for positions of the stream; ValueError for a negative one."""
@@ -127,11 +144,40 @@ class Reader:
         """
         if not self.recombine:
             return rows
-        salt = np.uint64(permute.derive_seed(self.seed, "recombine"))
-        drawn = permute.mix64(np.asarray(indices).astype(np.uint64) ^ salt)
-        chosen = (drawn >> np.uint64(40)).astype(np.float64) < self.recombine * 2**24
-        others = (drawn & np.uint64(2**40 - 1)) % np.uint64(self.size)
-        return np.where(chosen & (labels == 0), others.astype(rows.dtype), rows)
+        drawn = self._draw(indices, "recombine", 2)
+        others = (drawn[1] * self.size).astype(rows.dtype)
+        return np.where((drawn[0] < self.recombine) & (labels == 0), others, rows)
+
+    def halves(
+        self, indices: np.ndarray, labels: np.ndarray, ones: np.ndarray, steps: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Two images for each position, and how many fixations come from the first.
+
+        A share `splice` of the examples of label 0 begin with the scan path of one image of label 1
+        and end with that of another: each part looks as if the rule held, but not with the other.
+
+        Args:
+          indices: positions of the stream, [n].
+          labels: of the examples there, [n].
+          ones: images of label 1.
+          steps: number T of fixations.
+
+        Returns:
+          (first images, second images, cuts in T/4 ... 3T/4), each [n]; -1 where nothing changes.
+        """
+        drawn = self._draw(indices, "splice", 4)
+        changed = (drawn[0] < self.splice) & (labels == 0)
+        low = max(steps // 4, 1)
+        first, second = (ones[(x * len(ones)).astype(int)] for x in drawn[1:3])
+        cuts = low + (drawn[3] * (steps - 2 * low + 1)).astype(int)
+        return tuple(np.where(changed, x, -1) for x in (first, second, cuts))  # type: ignore
+
+    def _draw(self, indices: np.ndarray, name: str, count: int) -> np.ndarray:
+        """Uniform numbers in [0, 1) [count, n], functions of seed, name and position."""
+        at = np.asarray(indices).astype(np.uint64)
+        salts = [permute.derive_seed(self.seed, f"{name} {i}") for i in range(count)]
+        bits = [permute.mix64(at ^ np.uint64(salt)) >> np.uint64(11) for salt in salts]
+        return np.stack(bits).astype(np.float64) * 2.0**-53
 
 
 class WholeImages(Source):

@@ -54,6 +54,7 @@ class DataConfig:
       flips: flip training images at random along both axes.
       recombine: share of the training examples of label 0 whose contents are those of another
         one, see `image_sets.Reader.donors`; for networks over glimpses.
+      splice: share of those whose scan path is pieced together, see `image_sets.Reader.halves`.
       grey: turn coloured images into grey ones.
       workers: processes that draw images.
       eval_batch_size: problems scored at a time.
@@ -69,6 +70,7 @@ class DataConfig:
     seed: int = 0
     flips: bool = True
     recombine: float = 0.0
+    splice: float = 0.0
     grey: bool = False
     workers: int = 0
     eval_batch_size: int = 100
@@ -77,8 +79,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         launch.check_least(self, train=1, validation=0, test=1, test_others=1)
         launch.check_least(self, seed=0, workers=0, eval_batch_size=1)
-        if not 0 <= self.recombine <= 1:
-            raise ValueError(f"recombine must be in [0, 1], got {self.recombine}")
+        if not 0 <= self.recombine <= 1 or not 0 <= self.splice <= 1:
+            raise ValueError(
+                f"recombine and splice must be in [0, 1], got {self.recombine=}, {self.splice=}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +117,12 @@ class RunConfig:
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
 
     def __post_init__(self) -> None:
-        if self.data.recombine and (
+        if (self.data.recombine or self.data.splice) and (
             self.model.network in IMAGE_NETWORKS or self.objective in ("candidates", "weighted")
         ):
             raise ValueError(
-                "recombine needs a network over glimpses, and labels of which 0 says that no rule"
-                f" holds; got network {self.model.network!r}, objective {self.objective!r}"
+                "recombine and splice need a network over glimpses, and labels of which 0 says that"
+                f" no rule holds; got network {self.model.network!r}, objective {self.objective!r}"
             )
 
 
@@ -145,7 +149,7 @@ def open_source(cfg: RunConfig, name: str, split: str, size: int) -> Source:
     """Examples of one split, in the form that the configured network reads."""
     data = cfg.data
     images = open_set(name, split, size, data.seed, data.workers)
-    reader = Reader(size, split == "train", data.flips, cfg.train.seed, data.recombine)
+    reader = Reader(size, split == "train", data.flips, cfg.train.seed, data.recombine, data.splice)
     if cfg.model.network in IMAGE_NETWORKS:
         return WholeImages(images, reader, data.grey)
     return GlimpseSet(images, cfg.frontend, reader, grey=data.grey, folder=data.folder or None)

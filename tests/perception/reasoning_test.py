@@ -109,6 +109,30 @@ def test_recombined_examples_keep_their_places_and_label(drawn):
     np.testing.assert_array_equal(none, at[:12])
 
 
+def test_spliced_examples_are_two_halves_that_obey_the_rule(drawn):
+    at = np.arange(240)
+    reader = Reader(12, True, True, 0, splice=0.5)
+    plain = GlimpseSet(drawn, FrontEndConfig(), Reader(12, True, True, 0)).get(at)
+    source = GlimpseSet(drawn, FrontEndConfig(), reader)
+    mixed = source.get(at)
+    np.testing.assert_array_equal(mixed["label"], plain["label"])
+    labels = drawn.rows(np.arange(12))["label"]
+    first, second, cuts = reader.halves(at, plain["label"], np.flatnonzero(labels == 1), 15)
+    changed = first >= 0
+    assert not changed[plain["label"] == 1].any()
+    assert 0.3 < changed[plain["label"] == 0].mean() < 0.7
+    assert set(cuts[changed]) == set(range(3, 13))
+    assert (labels[first[changed]] == 1).all() and (labels[second[changed]] == 1).all()
+    _, flips = reader(at)
+    for name in ("content", "location"):
+        early, late = (source._read(name, np.maximum(x, 0), flips) for x in (first, second))
+        for i in range(len(at)):
+            expected = plain[name][i, 0]
+            if changed[i]:
+                expected = np.concatenate([early[i, 0, : cuts[i]], late[i, 0, cuts[i] :]])
+            np.testing.assert_array_equal(mixed[name][i, 0], expected)
+
+
 def test_glimpses_are_taken_once(drawn, monkeypatch):
     cfg = FrontEndConfig(policy="random")
     reader = Reader(12, train=False, flips=False, seed=0)
@@ -306,8 +330,8 @@ def test_published_sizes_can_be_built(name, sensor, network):
         ("problem=24", "problems 1"),
         ("problem=one", "problem must be a whole number, got 'one'"),
         ("noise=much", "noise must be a number, got 'much'"),
-        ("recombine=2", "recombine must be in"),
-        ("recombine=0.5,network=cnn", "recombine needs a network over glimpses"),
+        ("recombine=2", "recombine and splice must be in"),
+        ("recombine=0.5,network=cnn", "recombine and splice need a network"),
         ("problem", "argument 'problem' needs a value"),
         ("problem=2,train=-1", "train must be at least 1, got -1"),
         ("size=large", "small or published"),
