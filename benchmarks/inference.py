@@ -145,12 +145,14 @@ def compare(
 
     `threads` keeps every contender on that many cores; 0 leaves them all.
     """
-    installed = importlib.util.find_spec("rwkv") is not None
+    installed = all(importlib.util.find_spec(name) for name in ("rwkv", "torch"))
     children, results = {}, {}
     for name in chosen:
         if "official" in CONTENDERS[name] and not installed:
             if name == chosen[0]:
-                raise ImportError(f"the baseline {name!r} needs its package: pip install rwkv")
+                raise ImportError(
+                    f"the baseline {name!r} needs its package: pip install rwkv torch"
+                )
             print(f"left out, the package is not installed: {name}", file=sys.stderr)
             continue
         order = {**CONTENDERS[name], "task": task, "path": str(path), "tokens": tokens}

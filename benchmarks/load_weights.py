@@ -100,7 +100,7 @@ from rwkv.model import RWKV
 }
 _CONTENDERS["rwkvjax-4k"] = _CONTENDERS["rwkvjax"]
 _CONTENDERS["read-4k"] = _CONTENDERS["read"]
-_NEEDS = {"torch": "torch", "torch-mmap": "torch", "rwkv": "rwkv"}
+_NEEDS = {"torch": ("torch",), "torch-mmap": ("torch",), "rwkv": ("rwkv", "torch")}
 
 
 def synthetic(size: str) -> Tensors:
@@ -148,7 +148,8 @@ def measure(name: str, path: Path, warm: bool) -> tuple[float, float, float]:
 def main(argv: list[str]) -> None:
     """Writes the file, measures all contenders, prints the table and the JSON lines."""
     del argv
-    contenders = [n for n in _CONTENDERS if importlib.util.find_spec(_NEEDS.get(n, "jax"))]
+    found = importlib.util.find_spec
+    contenders = [n for n in _CONTENDERS if all(found(m) for m in _NEEDS.get(n, ()))]
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
         path = Path(folder) / "model.pth"
         tensors = synthetic(_SIZE.value)
