@@ -96,7 +96,7 @@ RULES: tuple[tuple[str, Way], ...] = (
     ("^benchmarks.nlp_evaluate", Way("shrunk", "--items=20 --repeats=1")),
     ("^benchmarks.oddity_generator", Way("shrunk", "--authors= --riddles=1 --rounds=1")),
     ("^benchmarks.ostl_peers", Way("shrunk", "--steps=3 --rounds=1")),
-    ("^benchmarks.ostl_rwkv", Way("shrunk", "--bytes=4 --learn=8 --train=2 --versions=4")),
+    ("^benchmarks.ostl_rwkv", Way("shrunk", "--bytes=2 --learn=0 --train=1 --versions=4")),
     ("^benchmarks.ostl", Way("shrunk", "--parts=time --rounds=1")),
     ("^benchmarks.personalization", Way("shrunk", "--sizes=200")),
     (
@@ -111,7 +111,7 @@ RULES: tuple[tuple[str, Way], ...] = (
     ),
     (
         "^benchmarks.quantize",
-        Way("shrunk", "--dim=64 --layers=1 --vocab=256 --batches=1 --rounds=3 --tokens=1"),
+        Way("shrunk", "--dim=256 --layers=1 --vocab=256 --batches=1 --rounds=3 --tokens=1"),
     ),
     ("^benchmarks.report$", Way("read", why="writes RESULTS.md; results_test.py compares it")),
     ("^benchmarks.report .*--run", Way("read", why="writes a record; results_test.py makes one")),
@@ -127,7 +127,10 @@ RULES: tuple[tuple[str, Way], ...] = (
         Way("shrunk", "--sizes=finch-0.1b --devices=2 --layers=1 --context=64"),
     ),
     ("^benchmarks.speech", Way("shrunk", "--runs=runs/asr_fsdd --utterances=1 --width=4")),
-    ("^benchmarks.step_memory", Way("shrunk", "--size=finch-0.1b --context=64 --vocab=256")),
+    (
+        "^benchmarks.step_memory",
+        Way("shrunk", "--size=finch-0.1b --context=64 --vocab=256 --norun"),
+    ),
     ("^benchmarks.svrt_generators", Way("shrunk", "--images=2 --plain_images=2 --problems=1")),
     ("^benchmarks.tokenizer", Way("shrunk", "--repeats=1")),
     (
