@@ -59,9 +59,15 @@ RULES: tuple[tuple[str, Way], ...] = (
     ("configs/rwkvjax/quickstart.py.*version=7", Way("shrunk", f"{shrunk.LM} {_TINY_LM}")),
     # --- spiking networks
     ("^snn.train .*corpus=", Way("shrunk", f"{_SMALL_SPEECH} --config.data.tokens=characters")),
-    ("^snn.transcribe .* -$", Way("shrunk", "--pcm_rate=16000")),
-    ("^snn.transcribe", Way("shrunk")),
-    ("^snn.robustness", Way("shrunk", "--trials=1 --test_examples=20 --finetune_steps=1")),
+    ("^snn.transcribe", Way("shrunk", "--checkpoint=runs/asr_fsdd")),
+    (
+        "^snn.robustness",
+        Way(
+            "shrunk",
+            "--model=runs/ttfs_digits/model.safetensors --data=digits --trials=1"
+            " --test_examples=20 --finetune_steps=1",
+        ),
+    ),
     ("^snn.convert .*--model", Way("shrunk")),
     # --- perception
     ("^perception.evaluate .*--sets", Way("shrunk", "--runs=runs/svrt1 --size=8")),
