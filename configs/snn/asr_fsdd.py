@@ -72,7 +72,8 @@ def get_config(arg: str = "output_ssnu,92") -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "train": {
-                "steps": 2500,
+                # Units whose threshold is driven learn more slowly still.
+                "steps": 5000 if cell.startswith("threshold") else 2500,
                 "batch_size": 32,
                 "seed": 0,
                 "log_every": 100,
