@@ -59,10 +59,9 @@ def votes(pixels: np.ndarray, weights: np.ndarray) -> float:
     """
     pairs = np.triu_indices(len(pixels), 1)
     apart = (pixels[None] - pixels[:, None])[pairs]
-    backward = (apart[:, 0] < 0) | ((apart[:, 0] == 0) & (apart[:, 1] < 0))
-    apart = np.where(backward[:, None], -apart, apart)
     far = np.abs(apart).max(axis=1) > FAR
-    agree = np.abs(apart[:, None] - apart[None]).max(axis=2) <= NEAR
+    gap = lambda sign: np.abs(apart[:, None] - sign * apart[None]).max(axis=2)
+    agree = np.minimum(gap(1), gap(-1)) <= NEAR
     return float(((agree & far) @ weights[pairs] * far).max())
 
 

@@ -122,7 +122,7 @@ def plot(results: list[training.Result]) -> Any:
             }
             points = [(dim, np.mean(found)) for dim, found in here.items() if found]
             style = {"color": f"C{color}", "label": training.name_of(model)}
-            axis.plot(*zip(*points, strict=True), "o-", **style)
+            axis.plot([dim for dim, _ in points], [mean for _, mean in points], "o-", **style)
         axis.set(title=f"{length} tokens, {length // 8} pairs", xlabel="width", xscale="log")
         axis.set_xticks(dims, [str(dim) for dim in dims], minor=False)
         axis.minorticks_off()

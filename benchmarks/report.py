@@ -223,7 +223,7 @@ def _budget(record: Record) -> str:
     budget = record.budget
     parts = [budget.data]
     parts += [budget.size] if budget.size else []
-    parts += [f"{budget.steps:,} steps"] if budget.steps else []
+    parts += [f"{budget.steps:,} step{'s' * (budget.steps > 1)}"] if budget.steps else []
     parts += [f"{budget.seconds:g} s"] if budget.seconds else []
     return ", ".join([*parts, budget.hardware])
 

@@ -43,7 +43,16 @@ def parse(model: str) -> tuple[str, dict[str, Any]]:
             f"expected VERSION[:field=value] with a version of {', '.join(_NAMES)}, got {model!r}"
         )
     pairs = (field.split("=", 1) for field in fields)
-    return version, {k: int(v) if v.isdigit() else v for k, v in pairs}
+    return version, {k: _value(v) for k, v in pairs}
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def name_of(model: str) -> str:

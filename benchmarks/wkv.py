@@ -431,10 +431,11 @@ def main(_) -> None:
         "shape": [_BATCH.value, _STEPS.value, _HEADS.value, _SIZE.value],
     }
     rows = speed_rows()
+    speed = list(rows)  # the tables below are added to `rows`
     both = [f"{row['form']}|both" for row in rows if row["direction"] == "both"]
     more = {
         "none": lambda: [],
-        "products": lambda: product_rows(rows),
+        "products": lambda: product_rows(speed),
         "versions": version_rows,
         "accuracy": accuracy_rows,
         "length": length_rows,

@@ -165,7 +165,10 @@ class Trainer:
     # -- the run
 
     def run(self) -> TrainState:
-        """Trains to the last step; returns the final state."""
+        """Trains to the last step, or until the task has enough; returns the final state.
+
+        Started again, a run that ended in either way stays as it is.
+        """
         with contextlib.ExitStack() as stack:
             if jax.process_index() == 0:
                 self.workdir.mkdir(parents=True, exist_ok=True)
@@ -182,7 +185,8 @@ class Trainer:
             previous = _on_termination(self._stop)
             stack.callback(_restore_handler, previous)
             stack.callback(self._end_profile)
-            state = self._steps(state, first, window, writer, saver)
+            if not meta.get("ended"):
+                state = self._steps(state, first, window, writer, saver)
             saver.wait()
         return state
 
@@ -237,7 +241,8 @@ class Trainer:
             if self._due(done, cfg.save_every) or last or stopping:
                 # Never save after a step whose loss or gradient was not finite.
                 read_pending()
-                saver.save(done, *state.split(), self._meta(done, window))
+                ended = last and done < cfg.steps
+                saver.save(done, *state.split(), {**self._meta(done, window), "ended": ended})
             if stopping and not last:
                 saver.wait()
                 self._report(f"stopped on request after step {done}; start again to go on")

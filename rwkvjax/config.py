@@ -84,6 +84,10 @@ class Config:
             )
         if self.ddlerp not in DDLERP:
             raise ValueError(f"ddlerp must be one of {tuple(DDLERP)}, got {self.ddlerp!r}")
+        if self.ddlerp != "all" and self.version != "6":
+            raise ValueError(
+                f"ddlerp {self.ddlerp!r} is for version 6, got version {self.version!r}"
+            )
         if self.remat not in ("none", "full", "dots"):
             raise ValueError(f"remat must be none, full or dots, got {self.remat!r}")
         if self.wkv not in ("auto", "scan", "chunked", "pallas"):

@@ -89,7 +89,7 @@ def ddlerp(
     if dependent:
         z = x + delta * p["time_maa_x"].astype(x.dtype)
         q = jnp.tanh(layers.project(z, p["time_maa_w1"]))
-        q = q.reshape(*q.shape[:-1], len(dependent), -1)  # [B, T, 5, R]
+        q = q.reshape(*q.shape[:-1], len(dependent), -1)  # [B, T, len(dependent), R]
         up = p["time_maa_w2"].astype(x.dtype)
         for i, name in enumerate(dependent):
             weights[name] = weights[name] + q[..., i, :] @ up[i]

@@ -60,6 +60,8 @@ class RwkvBlock:
                 f"{type(self).__name__} needs a model of version {self.version},"
                 f" got version {self.config.version!r}"
             )
+        if self.config.ddlerp != "all":
+            raise ValueError(f"online learning needs ddlerp 'all', got {self.config.ddlerp!r}")
         if not 0 <= self.layer < self.config.layers:
             raise ValueError(f"layer must be in 0 ... {self.config.layers - 1}, got {self.layer}")
 

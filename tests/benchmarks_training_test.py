@@ -54,7 +54,10 @@ def test_losses_of_several_seeds():
     assert len(architectures.plot(results).axes) == 2
 
 
-@pytest.mark.parametrize("last, runs", [({"step": 5, "a": 0.995}, 0), ({"step": 5, "a": 0.5}, 1)])
+@pytest.mark.parametrize(
+    "last, runs",
+    [({"step": 5, "a": 0.995}, 0), ({"step": 5, "a": 0.5}, 1), ({"step": 10, "a": 0.5}, 0)],
+)
 def test_finished_runs_are_not_repeated(tmp_path, last, runs):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(last) + "\n")
     ran = []

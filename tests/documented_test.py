@@ -12,12 +12,14 @@ import csv
 import gzip
 import json
 import os
+import pathlib
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -389,7 +391,7 @@ def test_printed_commands_run_shrunk(printed, programs, chapter_folder, chapter)
 
 def serve(words, folder, env):
     """What is wrong with a server: it has to answer at the address it prints, and to end."""
-    root = forked.pathlib.Path(forked.__file__).resolve().parents[1]
+    root = pathlib.Path(__file__).resolve().parents[1]
     process = subprocess.Popen(
         [sys.executable, "-m", *words],
         cwd=folder,
@@ -397,21 +399,28 @@ def serve(words, folder, env):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # In the background of a shell interrupts are ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = ""
+    patience = threading.Timer(180, process.kill)
+    patience.start()
     try:
         for line in process.stdout:
             said += line
-            if address := re.search(r"http://\S+", line):
+            if address := re.search(r"http://(127\.0\.0\.1|localhost)\S*", line):
                 try:
                     urllib.request.urlopen(f"{address[0].rstrip('/')}/models", timeout=20).read()
                 except urllib.error.HTTPError as error:
                     if error.code >= 500:
                         return f"status {error.code}"
+                except OSError as error:
+                    return str(error)
                 break
         process.send_signal(signal.SIGINT)
         said += process.communicate(timeout=60)[0]
         return "" if process.returncode == 0 and "http://" in said else said[-1500:]
     finally:
+        patience.cancel()
         process.kill()
         process.wait()

@@ -66,7 +66,7 @@ def _draw_gains(results: dict[str, Any], path: Path) -> None:
     for number, student in enumerate(names):
         found = training.gains(results["table"], student)
         base = 100 * found.pop("original").f1.mean
-        halves = [0.0 if math.isinf(g.points.half) else g.points.half for g in found.values()]
+        halves = [math.nan if math.isinf(g.points.half) else g.points.half for g in found.values()]
         axes.barh(
             [row + 0.8 * (number + 0.5) / len(names) - 0.4 for row in range(len(found))],
             [gain.points.mean for gain in found.values()],

@@ -62,8 +62,10 @@ def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
     """The parameters that the generator starts from; ValueError if their shape is another."""
     cfg, params = rwkv.checkpoints.load(base)
     names = (
-        *("version", "vocab_size", "dim", "layers", "head_size", "att_dim", "ffn_dim"),
-        *("mix_rank", "decay_rank", "iclr_rank", "value_rank", "gate_rank"),
+        *("version", "vocab_size", "dim", "layers", "head_size", "ddlerp"),
+        *("group_norm_eps", "layer_norm_eps", "resolved_att_dim", "resolved_ffn_dim"),
+        *("resolved_mix_rank", "resolved_decay_rank", "resolved_iclr_rank"),
+        *("resolved_value_rank", "resolved_gate_rank"),
     )
     found, wanted = ({n: getattr(c, n) for n in names} for c in (cfg, how.config))
     if found != wanted:

@@ -15,6 +15,7 @@ Dimensions: N images, T fixations, K channels of a glimpse, g its side.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -79,7 +80,7 @@ class StemConfig:
             raise ValueError(
                 f"{self.channels=} must be a multiple of {self.groups=} and of {self.fold=}"
             )
-        if self.noise < 0 or not 0 <= self.blank <= 1 or not 0 <= self.swap <= 1:
+        if not 0 <= self.noise < math.inf or not 0 <= self.blank <= 1 or not 0 <= self.swap <= 1:
             raise ValueError(
                 "noise must not be negative, blank and swap must be in [0, 1], got"
                 f" {self.noise=}, {self.blank=}, {self.swap=}"

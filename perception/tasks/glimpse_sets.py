@@ -60,6 +60,8 @@ class GlimpseSet(Source):
             self._open(images, cfg, grey, number) for number in range(-(-len(images) // PART))
         ]
 
+        self._ones: np.ndarray | None = None  # images of label 1, found when they are needed
+
     def __len__(self) -> int:
         return self._reader.size
 
@@ -79,10 +81,16 @@ class GlimpseSet(Source):
 
     def _splice(self, batch: dict[str, np.ndarray], indices: np.ndarray, flips: np.ndarray) -> None:
         """Changes some examples of label 0 in place, see `Reader.halves`."""
-        labels = self._read("label", np.arange(len(self)), None)
-        ones = np.flatnonzero(labels == 1)
+        if self._ones is None:
+            labels = self._read("label", np.arange(len(self)), None)
+            self._ones = np.flatnonzero(labels == 1)
         steps = batch["location"].shape[2]
-        first, second, cuts = self._reader.halves(indices, batch["label"], ones, steps)
+        if len(self._ones) < 2 or steps < 2:
+            raise ValueError(
+                "splice needs two images of label 1 and two fixations, got"
+                f" {len(self._ones)} and {steps}"
+            )
+        first, second, cuts = self._reader.halves(indices, batch["label"], self._ones, steps)
         changed = np.flatnonzero(first >= 0)
         for name in ("content", "location"):
             parts = [self._read(name, x[changed], flips[changed]) for x in (first, second)]
@@ -186,7 +194,7 @@ def description(images: ImageSet, cfg: FrontEndConfig, flips: int, grey: bool) -
     """Everything that the glimpses of a set depend on."""
     front = config_lib.to_dict(cfg)
     del front["chunk"]
-    if not front["radius"]:  # glimpses taken before there was a choice stay valid
+    if not front["radius"]:  # 0 is the sensor's own: the same glimpses as without the key
         del front["radius"]
     return {
         "version": VERSION,

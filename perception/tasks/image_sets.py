@@ -159,7 +159,7 @@ class Reader:
         Args:
           indices: positions of the stream, [n].
           labels: of the examples there, [n].
-          ones: images of label 1.
+          ones: images of label 1, at least two.
           steps: number T of fixations.
 
         Returns:
@@ -168,7 +168,9 @@ class Reader:
         drawn = self._draw(indices, "splice", 4)
         changed = (drawn[0] < self.splice) & (labels == 0)
         low = max(steps // 4, 1)
-        first, second = (ones[(x * len(ones)).astype(int)] for x in drawn[1:3])
+        one = (drawn[1] * len(ones)).astype(int)
+        other = (one + 1 + (drawn[2] * (len(ones) - 1)).astype(int)) % len(ones)
+        first, second = ones[one], ones[other]
         cuts = low + (drawn[3] * (steps - 2 * low + 1)).astype(int)
         return tuple(np.where(changed, x, -1) for x in (first, second, cuts))  # type: ignore
 

@@ -117,12 +117,19 @@ class RunConfig:
     optimizer: optim.AdamWConfig = optim.AdamWConfig()
 
     def __post_init__(self) -> None:
+        whole, stem = self.model.network in IMAGE_NETWORKS, self.model.stem
         if (self.data.recombine or self.data.splice) and (
-            self.model.network in IMAGE_NETWORKS or self.objective in ("candidates", "weighted")
+            whole or not self.data.name.startswith(("svrt/", "svrt_ood/"))
         ):
             raise ValueError(
                 "recombine and splice need a network over glimpses, and labels of which 0 says that"
-                f" no rule holds; got network {self.model.network!r}, objective {self.objective!r}"
+                f" no rule holds (SVRT); got network {self.model.network!r}, data"
+                f" {self.data.name!r}"
+            )
+        if whole and (stem.noise or stem.blank or stem.swap):
+            raise ValueError(
+                "noise, blank and swap need a network over glimpses, got network"
+                f" {self.model.network!r}"
             )
 
 

@@ -69,7 +69,10 @@ class AugmentConfig:
         if self.warp and not (len(self.warp) == 2 and 0.5 <= self.warp[0] <= self.warp[1] <= 2):
             raise ValueError(f"warp must be (low, high) within 0.5 ... 2, got {self.warp}")
         if min(self.frequency_masks, self.time_masks, self.gain_db, self.channel_db) < 0:
-            raise ValueError("numbers of masks, gain_db and channel_db must not be negative")
+            raise ValueError(
+                "numbers of masks, gain_db and channel_db must not be negative, got"
+                f" {self.frequency_masks=}, {self.time_masks=}, {self.gain_db=}, {self.channel_db=}"
+            )
 
 
 def change_speed(samples: np.ndarray, factor: float, rate: int) -> np.ndarray:

@@ -141,6 +141,8 @@ def test_a_task_that_has_enough_ends_the_run(tmp_path):
     saver = checkpoint.Checkpointer(tmp_path / "checkpoints", 1)
     assert saver.latest_step() == 5
     saver.close()
+    again = _trainer(tmp_path, _with(eval_every=5), Modest(eval_rows=8)).run()
+    assert int(again.step) == 5 and metrics.read_jsonl(tmp_path / "metrics.jsonl") == records
 
 
 def test_nan_stops_with_the_step_and_keeps_a_good_checkpoint(tmp_path):

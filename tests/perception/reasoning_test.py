@@ -123,6 +123,7 @@ def test_spliced_examples_are_two_halves_that_obey_the_rule(drawn):
     assert 0.3 < changed[plain["label"] == 0].mean() < 0.7
     assert set(cuts[changed]) == set(range(3, 13))
     assert (labels[first[changed]] == 1).all() and (labels[second[changed]] == 1).all()
+    assert (first[changed] != second[changed]).all()
     _, flips = reader(at)
     for name in ("content", "location"):
         early, late = (source._read(name, np.maximum(x, 0), flips) for x in (first, second))
@@ -332,6 +333,7 @@ def test_published_sizes_can_be_built(name, sensor, network):
         ("noise=much", "noise must be a number, got 'much'"),
         ("recombine=2", "recombine and splice must be in"),
         ("recombine=0.5,network=cnn", "recombine and splice need a network"),
+        ("noise=1,network=cnn", "noise, blank and swap need a network over glimpses"),
         ("problem", "argument 'problem' needs a value"),
         ("problem=2,train=-1", "train must be at least 1, got -1"),
         ("size=large", "small or published"),
