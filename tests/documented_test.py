@@ -227,6 +227,7 @@ BEFORE = {
     ),
     "nlp": (
         f"{_BASE}base",
+        f"{_BASE}quickstart",
         *(
             f"nlp.evaluate --config=configs/nlp/replay.py:answers.jsonl --workdir=runs/{name}"
             " --config.limit=2 --config.resamples=10"
