@@ -317,3 +317,22 @@ def test_gradients_reach_every_parameter():
     assert values[0] == values[1]
     with pytest.raises(ValueError, match="loss.ctc needs model.ctc"):
         TransducerTask(speech_oracle.small_net(), front_end, LossConfig(ctc=0.3))
+
+
+@pytest.mark.parametrize("distortion", ({"warp": (1.2, 1.2)}, {"channel_db": 6.0}))
+def test_spectra_are_distorted_in_training_only(distortion):
+    from snn.speech.augment import AugmentConfig
+    from snn.tasks.transducer import TransducerTask
+
+    front_end = FeatureConfig(rate=8000, bands=5, normalise="none")
+    net = Transducer(TransducerConfig(), front_end.size, 3)
+    task = TransducerTask(net, front_end, augmentation=AugmentConfig(**distortion))
+    sound = np.random.default_rng(0).normal(size=(1, 800)) * 1000
+    batch = {"input": jnp.asarray(sound, jnp.float32), "size": jnp.array([800])}
+    plain, frames = task.inputs(batch, None)
+    distorted, same = task.inputs(batch, jax.random.key(0))
+    np.testing.assert_array_equal(frames, same)
+    assert np.abs(np.asarray(plain) - np.asarray(distorted)).max() > 0.1
+    mfcc = FeatureConfig(kind="mfcc", rate=8000, bands=13)
+    with pytest.raises(ValueError, match="need features of kind log_mel, got 'mfcc'"):
+        TransducerTask(net, mfcc, augmentation=AugmentConfig(**distortion))
