@@ -174,11 +174,14 @@ def agreement(runs: list[Run], path: Path) -> None:
     pairs, scores = agreements(runs), by_riddle(runs)
     if not pairs:
         return
-    size = (3.6 * len(pairs), 3.8)
+    columns = min(len(pairs), 4)
+    rows = -(-len(pairs) // columns)
     figure, axes = plots.pyplot().subplots(
-        1, len(pairs), figsize=size, squeeze=False, layout="constrained"
+        rows, columns, figsize=(3.6 * columns, 3.8 * rows), squeeze=False, layout="constrained"
     )
-    for axis, (a, b, rank) in zip(axes[0], pairs, strict=True):
+    for axis in axes.flat[len(pairs) :]:
+        axis.set_visible(False)
+    for axis, (a, b, rank) in zip(axes.flat, pairs, strict=False):
         for name, members in FAMILIES.items():
             own = [r for r in members if r in scores[a] and r in scores[b]]
             if own:
@@ -188,7 +191,7 @@ def agreement(runs: list[Run], path: Path) -> None:
         axis.set(xlim=(0, 1.03), ylim=(0, 1.03), title=f"rank correlation {rank:.2f}")
         axis.set_xlabel(a, fontsize=8)
         axis.set_ylabel(b, fontsize=8)
-    axes[0][0].legend(fontsize=6)
+        axis.legend(fontsize=5)
     plots.save_figure(figure, path)
 
 
