@@ -57,7 +57,7 @@ MISTAKES = {
     ),
     "argument of a configuration": (
         "perception.train --config={configs}/perception/gap_svrt.py:netwrok=vit --workdir=w",
-        ("gap_svrt.py, line ", "unknown argument 'netwrok'; known: epochs, network"),
+        ("gap_svrt.py, line ", "unknown argument 'netwrok'; known: blank, epochs, network"),
     ),
     "configuration of another program": (
         "snn.train --config={configs}/rwkvjax/quickstart.py --workdir=w",

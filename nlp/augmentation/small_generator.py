@@ -67,9 +67,11 @@ def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
         *("resolved_mix_rank", "resolved_decay_rank", "resolved_iclr_rank"),
         *("resolved_value_rank", "resolved_gate_rank"),
     )
-    found, wanted = ({n: getattr(c, n) for n in names} for c in (cfg, how.config))
+    found, wanted = (
+        {n.removeprefix("resolved_"): getattr(c, n) for n in names} for c in (cfg, how.config)
+    )
     if found != wanted:
-        other = [f"{n} {found[n]} instead of {wanted[n]}" for n in names if found[n] != wanted[n]]
+        other = [f"{n} {found[n]} instead of {wanted[n]}" for n in found if found[n] != wanted[n]]
         raise ValueError(
             f"{base} has another shape than the generator: {', '.join(other)}; set"
             " --config.small.model.dim and its siblings, or take another base"

@@ -340,7 +340,9 @@ def test_a_base_of_another_shape_is_refused_before_anything_is_trained(monkeypat
     load = lambda path: (base.config, {"path": path})
     monkeypatch.setattr(small_generator.rwkv.checkpoints, "load", load)
     small = experiment.Small(SmallModel(dim=32, layers=1, head_size=16), base="runs/base")
-    with pytest.raises(ValueError, match="another shape .*: dim 64 instead of 32; set"):
+    with pytest.raises(
+        ValueError, match="another shape .*: dim 64 instead of 32, att_dim 64 .*; set"
+    ):
         experiment.load(experiment.Augment("toy", 20, 20, 30, small=small))
     assert small_generator.load_base("runs/base", base) == {"path": "runs/base"}
 
