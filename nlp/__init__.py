@@ -11,20 +11,13 @@ Programs: `python -m nlp.personalize`, `nlp.acquire`, `nlp.augment`, `nlp.evalua
 `--help`. Packages are imported at first use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core import lazy
 
 if TYPE_CHECKING:
     from nlp import acquisition, annotations, augmentation, evaluation, personalization
 
 __all__ = ["acquisition", "annotations", "augmentation", "evaluation", "personalization"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f"nlp.{name}")
-    raise AttributeError(f"module 'nlp' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy.attributes(__name__, __all__)

@@ -11,8 +11,9 @@ training. Names are imported at first use, so that processes that only draw imag
 jax.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core import lazy
 
 if TYPE_CHECKING:
     from perception import data, networks, tasks
@@ -53,14 +54,4 @@ __all__ = [
     "tasks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"perception.{name}")
-    raise AttributeError(f"module 'perception' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy.attributes(__name__, __all__, _HOMES)

@@ -13,9 +13,9 @@ recurrences, and `rwkvjax.weights`, `.tokenizers`, `.sampling`, `.finetune`, `.q
 a tokenizer or the data tools do not wait for jax.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from core import lazy
 from core.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _HOMES = {
     **dict.fromkeys(("SIZES", "Config", "get_config"), "rwkvjax.config"),
     **dict.fromkeys(("apply", "init", "init_state", "param_specs", "step"), "rwkvjax.model"),
 }
-_MODULES = ("embedding", "finetune", "quantization", "sampling", "tokenizers", "weights", "wkv")
 
 __all__ = [
     "SIZES",
@@ -54,14 +53,4 @@ __all__ = [
     "wkv",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"rwkvjax.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'rwkvjax' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy.attributes(__name__, __all__, _HOMES)

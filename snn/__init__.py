@@ -6,8 +6,9 @@ Discrete-time cells (`snn.cells`) with online learning (`snn.ostl`), time-to-fir
 use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core import lazy
 
 if TYPE_CHECKING:
     from snn import (
@@ -36,12 +37,4 @@ __all__ = [
     "ttfs",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f"snn.{name}")
-    raise AttributeError(f"module 'snn' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy.attributes(__name__, __all__)

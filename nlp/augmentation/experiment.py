@@ -87,7 +87,7 @@ def load(cfg: Augment) -> tuple[list[Source], dict[str, Part], tuple[str, ...]]:
         said here, before anything is trained.
     """
     if cfg.model is None and cfg.small.base:
-        small_generator.load_base(cfg.small.base, cfg.small.model)
+        small_generator.check_base(cfg.small.base, cfg.small.model)
     data = corpora.load_text_labels(cfg.data, cfg.folder)
     positive = data.targets(0.5)
     if not (positive.sum(axis=1) == 1).all():

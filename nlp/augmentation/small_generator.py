@@ -58,9 +58,9 @@ def lessons(sources: Sequence[Source], length: int, repeats: int, seed: int) -> 
     return documents
 
 
-def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
-    """The parameters that the generator starts from; ValueError if their shape is another."""
-    cfg, params = rwkv.checkpoints.load(base)
+def check_base(base: str, how: small_rwkv.SmallModel) -> None:
+    """ValueError if the model to start from has another shape; reads no weights."""
+    cfg, _ = rwkv.checkpoints.load_config(base)
     names = (
         *("version", "vocab_size", "dim", "layers", "head_size", "ddlerp"),
         *("group_norm_eps", "layer_norm_eps", "resolved_att_dim", "resolved_ffn_dim"),
@@ -76,6 +76,12 @@ def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
             f"{base} has another shape than the generator: {', '.join(other)}; set"
             " --config.small.model.dim and its siblings, or take another base"
         )
+
+
+def load_base(base: str, how: small_rwkv.SmallModel) -> dict:
+    """The parameters that the generator starts from; see `check_base`."""
+    check_base(base, how)
+    _, params = rwkv.checkpoints.load(base)
     return params
 
 

@@ -337,8 +337,9 @@ def test_drawn_texts_do_not_depend_on_the_batch(tmp_path):
 def test_a_base_of_another_shape_is_refused_before_anything_is_trained(monkeypatch):
     monkeypatch.setattr(experiment.corpora, "load_text_labels", lambda *_: toy_labels())
     base = SmallModel(dim=64, layers=1, head_size=16)
-    load = lambda path: (base.config, {"path": path})
-    monkeypatch.setattr(small_generator.rwkv.checkpoints, "load", load)
+    stored = lambda path: (base.config, {"path": path})
+    monkeypatch.setattr(small_generator.rwkv.checkpoints, "load_config", stored)
+    monkeypatch.setattr(small_generator.rwkv.checkpoints, "load", stored)
     small = experiment.Small(SmallModel(dim=32, layers=1, head_size=16), base="runs/base")
     with pytest.raises(
         ValueError, match="another shape .*: dim 64 instead of 32, att_dim 64 .*; set"
