@@ -81,6 +81,8 @@ def main(values: flags.FlagValues) -> None:
 def _steps(values: flags.FlagValues, project: store.Project, tool: Tool) -> None:
     if values.tasks:
         project.add_tasks(values.tasks)
+    if (values.texts or values.ask) and not project.tasks():
+        raise ValueError(f"{values.project} has no tasks yet: name them, --tasks=offensive,funny")
     if values.texts:
         _add_texts(project, values.texts, values.clean)
     if values.answers:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from core import files
+from core import cli, files
 from nlp import acquire
 from nlp.acquisition import project as project_lib
 from nlp.acquisition import store
@@ -202,6 +202,14 @@ def test_whole_project_by_files(tmp_path, capsys):
     assert json.loads(said[said.index("{") :])["positives_found"] > 0
     with open(tmp_path / "l.csv", newline="") as file:
         assert len(list(csv.reader(file))) == 241
+
+
+def test_texts_before_tasks_are_refused(tmp_path):
+    store.write_rows(tmp_path / "texts.csv", ("id", "text"), texts(3))
+    with pytest.raises(cli.UserError, match="no tasks yet"):
+        acquire.main(flags_of(project=tmp_path / "p.sqlite", texts=tmp_path / "texts.csv"))
+    with store.Project(tmp_path / "p.sqlite") as project:
+        assert project.texts() == []
 
 
 def test_a_configuration_that_is_not_there_is_one_message(tmp_path):

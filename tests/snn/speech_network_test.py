@@ -303,17 +303,16 @@ def test_gradients_reach_every_parameter():
         "weight": jnp.ones(2),
     }
     params = speech_oracle.random_params(net, scale=0.3)
-    (value, (_, aux)), grads = jax.value_and_grad(task.loss, has_aux=True)(
-        params, (), batch, jax.random.key(0)
-    )
+    grad = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+    (value, (_, aux)), grads = grad(params, (), batch, jax.random.key(0))
     assert np.isfinite(value) and aux["weight"] == 2
     for path, gradient in params_lib.flatten(grads):
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, path
     # A row of weight zero counts for nothing.
     lone = {**batch, "weight": jnp.array([1.0, 0.0])}
     other = {**lone, "labels": batch["labels"].at[1].set(2)}
-    plain = TransducerTask(net, front_end)
-    values = [plain.loss(params, (), b, jax.random.key(0))[0] for b in (lone, other)]
+    plain = jax.jit(TransducerTask(net, front_end).loss)
+    values = [plain(params, (), b, jax.random.key(0))[0] for b in (lone, other)]
     assert values[0] == values[1]
     with pytest.raises(ValueError, match="loss.ctc needs model.ctc"):
         TransducerTask(speech_oracle.small_net(), front_end, LossConfig(ctc=0.3))
