@@ -134,6 +134,14 @@ def to_dict(value: Any) -> Any:
     return value
 
 
+def known_to(old: Any, new: Any) -> Any:
+    """The configuration `new` without the keys that `old` lacks, at every depth."""
+    old, new = to_dict(old), to_dict(new)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {key: known_to(old[key], value) for key, value in new.items() if key in old}
+    return new
+
+
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Lines "key: old -> new" for every field in which two configurations differ."""
     old, new = to_dict(old), to_dict(new)

@@ -148,18 +148,15 @@ class Trainer:
         return self._abstract.merge(*restored), meta
 
     def _check_same_model(self, stored: Mapping[str, Any], step: int) -> None:
-        changed = config_lib.differences(stored.get("model"), self.run_config.get("model"), "model")
+        # A setting that came after this run began does not keep it from going on; it is reported.
+        model, before = self.run_config.get("model"), stored.get("model")
+        changed = config_lib.differences(before, config_lib.known_to(before, model), "model")
         if changed:
             raise checkpoint_lib.CheckpointError(
                 f"{self.workdir} holds step {step} of another model: {'; '.join(changed)}. Use"
                 " another --workdir, or the configuration of that run"
             )
-        others = [
-            line
-            for line in config_lib.differences(stored, self.run_config)
-            if not line.startswith("model")
-        ]
-        if others:
+        if others := config_lib.differences(stored, self.run_config):
             self._report("note: changed since this run began: " + "; ".join(others))
 
     # -- the run

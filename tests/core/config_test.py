@@ -64,3 +64,10 @@ def test_differences_name_the_fields():
     old, new = Outer(3), Outer(4, Inner(0.2))
     assert config.differences(old, new) == ["inner.rate: 0.1 -> 0.2", "steps: 3 -> 4"]
     assert config.differences(old, old) == []
+
+
+def test_keys_that_the_older_configuration_lacks_are_left_out():
+    old = {"inner": {"rate": 1}, "gone": 2}
+    new = {"inner": {"rate": 3, "gain": 4}, "more": 5}
+    assert config.known_to(old, new) == {"inner": {"rate": 3}}
+    assert config.known_to(None, new) == new

@@ -169,10 +169,12 @@ def test_another_model_in_the_workdir_is_refused(tmp_path):
         _trainer(tmp_path, run_config={"model": {"width": 32}}).run()
     _trainer(
         tmp_path,
-        run_config={"model": {"width": 16}, "train": _with(seed=5)},
+        run_config={"model": {"width": 16, "new": {"gain": 1}}, "train": _with(seed=5)},
         report=lines.append,
     ).run()
     assert any("train.seed: 0 -> 5" in line for line in lines)
+    # A setting that did not exist when the run began.
+    assert any("model.new: None -> {'gain': 1}" in line for line in lines)
 
 
 def test_sigterm_saves_and_exits_zero(tmp_path):
