@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from benchmarks import measuring
 from core import params as params_lib
 from snn import cells, ostl
 from snn.cells.stateless import Stateless
@@ -90,11 +91,7 @@ def inputs_of(steps: int, batch: int) -> tuple[jax.Array, jax.Array]:
 
 def report(line: dict[str, Any]) -> None:
     """Prints one JSON line and appends it to the output."""
-    text = json.dumps(line)
-    print(text, flush=True)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    measuring.report(line, _OUTPUT.value)
 
 
 def memory() -> None:
@@ -114,23 +111,16 @@ def memory() -> None:
             report({"part": "memory", "net": kind, "method": name, "megabytes": found})
 
 
-def resident_megabytes(key: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith(key))
-
-
 def child(name: str, steps: int) -> None:
     """Runs T steps of the small case and prints by how much memory grew at its peak."""
     net, batch = network("small")
     f, params, carry = program(METHODS[name], net, batch)
     inputs = jax.block_until_ready(inputs_of(steps, batch))
     compiled = f.lower(params, carry, *inputs).compile()
-    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")  # the peak starts again from what is resident now
-    before = resident_megabytes("VmRSS")
+    measuring.forget_peak()
+    before = measuring.resident_bytes("VmRSS")
     jax.block_until_ready(compiled(params, carry, *inputs))
-    print(json.dumps({"grown": resident_megabytes("VmHWM") - before}))
+    print(json.dumps({"grown": (measuring.resident_bytes("VmHWM") - before) / 1e6}))
 
 
 def resident() -> None:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import measuring
 from snn import cells, ostl, surrogates
 
 _STEPS = flags.DEFINE_integer("steps", 200, "Time steps.", 1)
@@ -41,11 +42,7 @@ DECAY = 0.8
 
 def report(line: dict[str, Any]) -> None:
     """Prints one JSON line and appends it to the output."""
-    text = json.dumps(line)
-    print(text, flush=True)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    measuring.report(line, _OUTPUT.value)
 
 
 def in_turns(programs: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -268,17 +265,10 @@ def child(name: str) -> None:
     }
     run = torch_lif() if name == "snntorch bptt" else our_lif(methods[name])
     run()  # compiles
-    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")  # the peak starts again from what is resident now
-    before = resident_megabytes("VmRSS")
+    measuring.forget_peak()
+    before = measuring.resident_bytes("VmRSS")
     run()
-    print(json.dumps({"grown": resident_megabytes("VmHWM") - before}))
-
-
-def resident_megabytes(key: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith(key))
+    print(json.dumps({"grown": (measuring.resident_bytes("VmHWM") - before) / 1e6}))
 
 
 def main(argv: list[str]) -> None:

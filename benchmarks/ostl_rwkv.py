@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-import json
 import lzma
 import math
 import tempfile
@@ -34,6 +33,7 @@ import optax
 from absl import app, flags
 
 import rwkvjax
+from benchmarks import measuring
 from core.datasets import find_dataset
 from snn import cells, ostl, rwkv_cells
 
@@ -53,11 +53,7 @@ HELD_OUT = 200_000  # the training of RWKV-4 starts at this byte
 
 def report(line: dict[str, Any]) -> None:
     """Prints one JSON line and appends it to the output."""
-    text = json.dumps(line)
-    print(text, flush=True)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    measuring.report(line, _OUTPUT.value)
 
 
 @functools.cache

@@ -150,7 +150,7 @@ def first_token(checkpoint: str, vocab: int) -> list[dict]:
     return rows
 
 
-def official(checkpoint: str, vocab: int) -> dict | None:
+def official(checkpoint: str) -> dict | None:
     """Tokens a second of the official package's loop, or None where it is not installed."""
     os.environ |= {"RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
     try:
@@ -224,7 +224,7 @@ def main(argv: list[str]) -> None:
             print(f"  {name:32}{rate[name]:10.1f}{rate[name + '_cpu_ms']:22.2f}")
         for name in ("batched_over_sequential", "batched_over_single_slot"):
             print(f"  {name:32}{rate[name]:10.2f}")
-        peer = official(checkpoint, vocab) if not _CHECKPOINT.value else None
+        peer = official(checkpoint) if not _CHECKPOINT.value else None
         if peer:
             print(f"  {'official package, sequential':32}{peer['sequential']:10.1f}")
             _keep(peer)

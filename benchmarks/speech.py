@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import measuring
 from core import params as params_lib
 from snn import cells
 from snn.speech import accounting, manifest
@@ -49,11 +50,7 @@ STEPS, ROWS = 200, 1
 
 def report(line: dict[str, Any]) -> None:
     """Prints one JSON line and appends it to the output."""
-    text = json.dumps(line)
-    print(text, flush=True)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    measuring.report(line, _OUTPUT.value)
 
 
 def whole_factor(model: Recogniser, sounds: list[Any]) -> float:

@@ -35,6 +35,8 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks import measuring
+
 _BATCH = flags.DEFINE_integer("batch", 4, "Sequences.", 1)
 _STEPS = flags.DEFINE_integer("steps", 1024, "Tokens per sequence.", 1)
 _HEADS = flags.DEFINE_integer("heads", 8, "Heads.", 1)
@@ -351,12 +353,6 @@ def product_rows(rows: list[dict]) -> list[dict]:
     return out
 
 
-def memory_status(key: str) -> int:
-    """A line of /proc/self/status in bytes: VmRSS (now) or VmHWM (the peak)."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key))
-
-
 def print_peak(name: str) -> None:
     """Runs one contender and prints by how much it raised resident memory at its peak (Linux)."""
     args, cotangents = wkv_inputs(_BATCH.value, _STEPS.value, _HEADS.value, _SIZE.value)
@@ -369,10 +365,10 @@ def print_peak(name: str) -> None:
 
         form = functools.partial(wkv6, impl=name.split("|")[0])
         call = jax_cases(name.split("|")[0], form, args, cotangents)[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = memory_status("VmRSS")
+    measuring.forget_peak()
+    before = measuring.resident_bytes("VmRSS")
     call()
-    print(json.dumps({"peak_bytes": memory_status("VmHWM") - before}))
+    print(json.dumps({"peak_bytes": measuring.resident_bytes("VmHWM") - before}))
 
 
 def peak_rows(names: list[str]) -> list[dict]:

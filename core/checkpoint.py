@@ -201,7 +201,10 @@ class Checkpointer:
 
 
 def find(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int] | None:
-    """Finds the newest checkpoint under a path: a run's workdir, its checkpoints, or one step.
+    """Finds a checkpoint under a path: a run's workdir, its checkpoints/ or best/, or one step.
+
+    Of a workdir the best parameters (best/) are preferred where they were kept, even if newer ones
+    lie in checkpoints/; of several steps in a directory the last is taken.
 
     Returns:
       (directory of checkpoints, step), or None if the path is not one of ours.

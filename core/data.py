@@ -172,10 +172,5 @@ class ArraySource:
 
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `Source.get`."""
-
-        indices = np.asarray(indices, np.int64)
-        if self._seed is None:
-            rows = indices % self._length
-        else:
-            rows = permute.shuffled(indices, self._length, self._seed)
+        rows = permute.order(indices, self._length, self._seed)
         return {name: x[rows] for name, x in self._arrays.items()}

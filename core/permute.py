@@ -98,6 +98,26 @@ def shuffled(indices: np.ndarray, size: int, seed: int) -> np.ndarray:
     return permute(indices % size, size, seed, epochs=indices // size)
 
 
+def order(indices: np.ndarray, size: int, seed: int | None) -> np.ndarray:
+    """Elements at the positions `indices` of an endless stream of epochs.
+
+    Args:
+      indices: int64 array, any shape, values >= 0 without upper bound.
+      size: elements in one epoch.
+      seed: of epochs that are shuffled anew, see `shuffled`; None keeps the given order.
+
+    Returns:
+      int64 array of the shape of `indices`, values in [0, size).
+
+    Raises:
+      ValueError: a negative index.
+    """
+    indices = np.asarray(indices, np.int64)
+    if indices.size and indices.min() < 0:
+        raise ValueError(f"indices must not be negative, got {indices.min()}")
+    return indices % size if seed is None else shuffled(indices, size, seed)
+
+
 def _prepare(
     values: np.ndarray, size: int, seed: int, epochs: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:

@@ -27,7 +27,7 @@ from nlp.evaluation.cache import Cache
 from nlp.evaluation.config import Evaluation
 
 _FLAGS = flags.FlagValues()
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config", None, "Configuration, e.g. configs/nlp/endpoint.py.", _FLAGS, lock_config=True
 )
 flags.DEFINE_string("workdir", None, "Folder of this run.", flag_values=_FLAGS)
@@ -91,7 +91,7 @@ def _evaluate(cfg: Evaluation, workdir: str) -> str:
     stopped = ""
     with Cache(pipeline.cache_path(cfg, workdir)) as cache:
         for model in cfg.models:
-            done = _ask(cfg, model, backends[model.name], variants, cache)
+            done = _ask(model, backends[model.name], variants, cache)
             statistics[model.name] = done.to_dict()
             stopped = stopped or (f"{model.name}: {done.stopped}" if done.stopped else "")
         with files.atomic_write(Path(workdir) / "run.json", "w") as out:
@@ -101,9 +101,7 @@ def _evaluate(cfg: Evaluation, workdir: str) -> str:
     return stopped
 
 
-def _ask(
-    cfg: Evaluation, model: Any, backend: Backend, variants: Any, cache: Cache
-) -> runner.RunStats:
+def _ask(model: Any, backend: Backend, variants: Any, cache: Cache) -> runner.RunStats:
     """One model's questions, with a progress bar; Ctrl-C waits for the answers under way."""
     from tqdm import tqdm
 

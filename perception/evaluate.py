@@ -21,13 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 
-from core import checkpoint, cli, files
+from core import checkpoint, cli, files, intervals
 from core import config as config_lib
 from perception import runs
-from perception.intervals import student, wilson
 from perception.tasks import reasoning_run
 
 FLAGS = flags.FlagValues()
@@ -77,12 +75,8 @@ def summarise(reports: Sequence[Report]) -> list[Row]:
     rows = []
     for (setting, name), found in groups.items():
         accuracies = [values["accuracy"] for values in found]
-        if len(found) > 1:
-            low, high = student(accuracies)
-        else:
-            low, high = wilson(accuracies[0] * found[0]["count"], found[0]["count"])
-        percent = (100 * float(np.mean(accuracies)), 100 * low, 100 * high)
-        rows.append(Row(setting, name, len(found), *percent))
+        shown = intervals.of_accuracies(accuracies, int(found[0]["count"]))
+        rows.append(Row(setting, name, len(found), *(100 * value for value in shown)))
     return rows
 
 
@@ -90,7 +84,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     lines = [("setting", "test set", "seeds", "accuracy %", "95 % interval")]
     for row in rows:
-        interval = f"{max(row.low, 0.0):.1f} ... {min(row.high, 100.0):.1f}"
+        interval = f"{row.low:.1f} ... {row.high:.1f}"
         lines.append((row.setting, row.name, str(row.seeds), f"{row.mean:.1f}", interval))
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
     return "\n".join(

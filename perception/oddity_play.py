@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from core import cli, files
+from core import cli, files, intervals
 from perception.data import oddity
-from perception.intervals import wilson
 from perception.oddity_page import PAGE
 
 HOST = "127.0.0.1"
@@ -160,7 +159,7 @@ class Game:
             if not members:  # a family that this game does not have
                 continue
             mine = [r["correct"] for r in answers if r["riddle"] in members]
-            low, high = wilson(sum(mine), len(mine)) if mine else (None, None)
+            low, high = intervals.wilson(sum(mine), len(mine)) if mine else (None, None)
             rows.append(
                 {
                     "family": family.replace("_", " "),

@@ -22,12 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from core import cli, files, metrics, plots
+from core import cli, files, intervals, metrics, plots
 from core import config as config_lib
 from perception import oddity_pictures
 from perception import runs as runs_lib
 from perception.data.oddity import FAMILIES
-from perception.intervals import student, wilson
 from perception.tasks import oddity_setup
 
 LEVEL = 0.6  # accuracy whose first sample count is reported
@@ -111,21 +110,18 @@ def table(runs: list[Run], level: float = LEVEL) -> str:
 
 
 def _accuracy(own: list[Run]) -> str:
-    """Mean over seeds in percent and its 95 % interval: Student's, or Wilson's for a single run."""
+    """Mean over seeds in percent and its 95 % interval."""
     tests = [run.report["test"] for run in own]
-    values = [test["accuracy"] for test in tests]
-    if len(own) > 1:
-        low, high = student(values)
-    else:
-        low, high = wilson(values[0] * tests[0]["count"], tests[0]["count"])
-    shown = (float(np.mean(values)), max(low, 0.0), min(high, 1.0))
+    shown = intervals.of_accuracies([test["accuracy"] for test in tests], int(tests[0]["count"]))
     return "{:.1f} ({:.1f} – {:.1f})".format(*(100 * value for value in shown))
 
 
 def families_table(runs: list[Run]) -> str:
-    """A Markdown table: mean accuracy in percent of each network (row) and family (column)."""
+    """A Markdown table: mean accuracy in percent of each network and whole family."""
     scores = for_player(runs)
     names = [name for name in FAMILIES if any(name in score for score in scores.values())]
+    if not names:  # single riddles
+        return ""
     lines = ["| network, riddles | " + " | ".join(n.replace("_", " ") for n in names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for label, score in scores.items():
@@ -135,10 +131,19 @@ def families_table(runs: list[Run]) -> str:
 
 
 def for_player(runs: list[Run]) -> dict[str, dict[str, float]]:
-    """Mean accuracies by family and riddle, as `perception.oddity_play` reads them."""
+    """Mean accuracies by family and riddle, as `perception.oddity_play` reads them.
+
+    A family counts where each of its riddles was tested: some of them may be the easier ones.
+    """
     found = {}
     for name, own in grouped(runs).items():
-        parts = [{**r.report["test"]["families"], **r.report["test"]["riddles"]} for r in own]
+        tests = [run.report["test"] for run in own]
+        whole = {
+            family
+            for family in tests[0]["families"]
+            if all({str(r) for r in FAMILIES[family]} <= test["riddles"].keys() for test in tests)
+        }
+        parts = [{**{f: test["families"][f] for f in whole}, **test["riddles"]} for test in tests]
         found[name] = {
             key: float(np.mean([part[key]["accuracy"] for part in parts if key in part]))
             for key in parts[0]
@@ -196,10 +201,12 @@ def agreement(runs: list[Run], path: Path) -> None:
 
 
 def families(runs: list[Run], path: Path) -> None:
-    """Bars: accuracy of each family and network."""
+    """Bars: accuracy of each whole family and network."""
     plt = plots.pyplot()
     scores = for_player(runs)
     names = [k for k in dict.fromkeys(k for s in scores.values() for k in s) if not k.isdigit()]
+    if not names:  # single riddles
+        return
     figure, axis = plt.subplots(figsize=(2.5 + 1.2 * len(names), 4.2), layout="constrained")
     width = 0.8 / len(scores)
     for i, (label, score) in enumerate(scores.items()):
@@ -217,7 +224,9 @@ def main(values: flags.FlagValues) -> None:
     with cli.explain():
         runs = find_runs(values.runs)
         shown = table(runs, values.level)
-    print(f"{shown}\n\n{families_table(runs)}\n")
+    print(f"{shown}\n")
+    if by_family := families_table(runs):
+        print(f"{by_family}\n")
     for first, second, rank in agreements(runs):
         print(f"agreement by riddle of {first} with {second}: rank correlation {rank:.2f}")
     if not values.output:

@@ -30,11 +30,11 @@ from rwkvjax.serving.sequence import Output, Request
 
 _FLAGS = flags.FlagValues()
 model_flags.define(_FLAGS, dtype=True)
-_SYSTEM = flags.DEFINE_string("system", "", "System message.", flag_values=_FLAGS)
-_LOAD = flags.DEFINE_string("load", "", "Saved conversation to go on with.", flag_values=_FLAGS)
-_TOKENS = flags.DEFINE_integer("max_tokens", 512, "Longest answer.", 1, flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
-_CACHE = flags.DEFINE_float(
+flags.DEFINE_string("system", "", "System message.", flag_values=_FLAGS)
+flags.DEFINE_string("load", "", "Saved conversation to go on with.", flag_values=_FLAGS)
+flags.DEFINE_integer("max_tokens", 512, "Longest answer.", 1, flag_values=_FLAGS)
+flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
+flags.DEFINE_float(
     "cache_mib", 256.0, "Budget for states of earlier messages in MiB.", 0.0, flag_values=_FLAGS
 )
 

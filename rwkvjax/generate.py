@@ -16,24 +16,22 @@ from rwkvjax.tokenizers import StreamDecoder, decodable_ids
 
 _FLAGS = flags.FlagValues()
 model_flags.define(_FLAGS)
-_PROMPT = flags.DEFINE_string("prompt", "\n", "Text to continue.", flag_values=_FLAGS)
-_TOKENS = flags.DEFINE_integer("tokens", 200, "Tokens to draw.", 1, flag_values=_FLAGS)
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Number of continuations.", 1, flag_values=_FLAGS)
-_TEMPERATURE = flags.DEFINE_float(
-    "temperature", 1.0, "0 takes the most likely token.", 0.0, flag_values=_FLAGS
-)
-_TOP_P = flags.DEFINE_float("top_p", 0.85, "1 keeps all tokens.", 0.0, 1.0, flag_values=_FLAGS)
-_TOP_K = flags.DEFINE_integer("top_k", 0, "0 keeps all tokens.", 0, flag_values=_FLAGS)
-_MIN_P = flags.DEFINE_float(
+flags.DEFINE_string("prompt", "\n", "Text to continue.", flag_values=_FLAGS)
+flags.DEFINE_integer("tokens", 200, "Tokens to draw.", 1, flag_values=_FLAGS)
+flags.DEFINE_integer("samples", 1, "Number of continuations.", 1, flag_values=_FLAGS)
+flags.DEFINE_float("temperature", 1.0, "0 takes the most likely token.", 0.0, flag_values=_FLAGS)
+flags.DEFINE_float("top_p", 0.85, "1 keeps all tokens.", 0.0, 1.0, flag_values=_FLAGS)
+flags.DEFINE_integer("top_k", 0, "0 keeps all tokens.", 0, flag_values=_FLAGS)
+flags.DEFINE_float(
     "min_p", 0.0, "Drop tokens below this times the likeliest.", 0.0, 1.0, flag_values=_FLAGS
 )
-_PRESENCE = flags.DEFINE_float(
+flags.DEFINE_float(
     "presence", 0.0, "Penalty of every token drawn before (official 0.2).", flag_values=_FLAGS
 )
-_FREQUENCY = flags.DEFINE_float(
+flags.DEFINE_float(
     "frequency", 0.0, "Penalty per occurrence, with decay (official 0.2).", flag_values=_FLAGS
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
+flags.DEFINE_integer("seed", 0, "Of the random draws.", flag_values=_FLAGS)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -9,7 +9,8 @@ The projections of time and channel mixing and the head become integers with a s
 output channel, or for each group of `group_size` inputs of a channel; the embedding becomes 8-bit
 rows with a scale each. What is left as it is: norms, token-shift vectors, decays, bonuses and the
 low-rank factors of versions 6 and 7, which are small and sensitive; activations and states too.
-Every scale is the one of a few candidates with the least squared error of its group.
+A scale of 8 bits follows the largest weight of its group; one of 4 bits is the best of a few
+fractions of that by squared error.
 """
 
 from __future__ import annotations

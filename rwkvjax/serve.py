@@ -26,44 +26,38 @@ from rwkvjax import model_flags
 
 _FLAGS = flags.FlagValues()
 model_flags.define(_FLAGS, dtype=True)
-_MODEL = flags.DEFINE_string("model", "rwkv", "Name of the model for clients.", flag_values=_FLAGS)
-_ADAPTERS = flags.DEFINE_string(
+flags.DEFINE_string("model", "rwkv", "Name of the model for clients.", flag_values=_FLAGS)
+flags.DEFINE_string(
     "adapters", "", "Folder of adapter files, offered as MODEL@FILE.", flag_values=_FLAGS
 )
-_LOADED = flags.DEFINE_integer("max_adapters", 8, "Adapters kept in memory.", 1, flag_values=_FLAGS)
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.", flag_values=_FLAGS)
-_PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one.", 0, 65535, flag_values=_FLAGS)
-_SLOTS = flags.DEFINE_integer("slots", 16, "Sequences in a batch.", 1, flag_values=_FLAGS)
-_CHUNK = flags.DEFINE_integer(
+flags.DEFINE_integer("max_adapters", 8, "Adapters kept in memory.", 1, flag_values=_FLAGS)
+flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.", flag_values=_FLAGS)
+flags.DEFINE_integer("port", 8000, "0 takes a free one.", 0, 65535, flag_values=_FLAGS)
+flags.DEFINE_integer("slots", 16, "Sequences in a batch.", 1, flag_values=_FLAGS)
+flags.DEFINE_integer(
     "prefill_chunk", 256, "Tokens of a prompt fed at once (power of two).", 1, flag_values=_FLAGS
 )
-_CACHE = flags.DEFINE_float(
+flags.DEFINE_float(
     "cache_mib", 256.0, "Budget of the prefix cache in MiB; 0: off.", 0.0, flag_values=_FLAGS
 )
-_WARM = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "warm_up_all",
     False,
     "Compile embeddings and echo at the start, too, not at their first use.",
     flag_values=_FLAGS,
 )
-_WAITING = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "max_waiting", 256, "Sequences that may wait for a slot.", 0, flag_values=_FLAGS
 )
-_PROMPT = flags.DEFINE_integer("max_prompt_tokens", 32768, "Longest prompt.", 1, flag_values=_FLAGS)
-_TOKENS = flags.DEFINE_integer("max_tokens", 4096, "Longest answer.", 1, flag_values=_FLAGS)
-_TIMEOUT = flags.DEFINE_float(
-    "timeout", 600.0, "Seconds a request may take.", 0.001, flag_values=_FLAGS
-)
-_DRAIN = flags.DEFINE_integer(
+flags.DEFINE_integer("max_prompt_tokens", 32768, "Longest prompt.", 1, flag_values=_FLAGS)
+flags.DEFINE_integer("max_tokens", 4096, "Longest answer.", 1, flag_values=_FLAGS)
+flags.DEFINE_float("timeout", 600.0, "Seconds a request may take.", 0.001, flag_values=_FLAGS)
+flags.DEFINE_integer(
     "drain_seconds", 30, "Time for running requests after SIGTERM.", 0, flag_values=_FLAGS
 )
-_TEMPERATURE = flags.DEFINE_float(
-    "temperature", 1.0, "Of requests that name none.", 0.0, flag_values=_FLAGS
-)
-_TOP_P = flags.DEFINE_float(
-    "top_p", 0.85, "Of requests that name none.", 0.0, 1.0, flag_values=_FLAGS
-)
-_STOP = flags.DEFINE_string(
+flags.DEFINE_float("temperature", 1.0, "Of requests that name none.", 0.0, flag_values=_FLAGS)
+flags.DEFINE_float("top_p", 0.85, "Of requests that name none.", 0.0, 1.0, flag_values=_FLAGS)
+flags.DEFINE_string(
     "chat_stop",
     json.dumps(["\n\n"]),
     "JSON list of strings that end an answer in a chat.",

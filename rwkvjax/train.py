@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import cli, files, plots
+from core import cli, files, optim, plots
 from core import params as params_lib
 from core.loop import Trainer
 from rwkvjax import flops
@@ -25,6 +25,7 @@ from rwkvjax.experiment import RunConfig, build_config, make_trainer
 from rwkvjax.finetune.run import export
 from rwkvjax.finetune.task import AdapterTask
 from rwkvjax.model import param_specs
+from rwkvjax.optim import group_fn
 from rwkvjax.sampling import Sampling, generate
 from rwkvjax.tokenizers import decodable_ids, get_tokenizer
 
@@ -64,10 +65,13 @@ def describe(cfg: RunConfig, trainer: Trainer) -> str:
         base = params_lib.count(param_specs(cfg.model))
         what = f"{count:,} trained by {cfg.finetune.method!r} beside {base:,} frozen parameters"
     long = [(n, getattr(trainer.source, n, 0)) for n in ("cut", "skipped")]
+    groups = optim.describe_groups(trainer.specs, group_fn(cfg.task.stage))
+    sizes = ", ".join(f"{label} ({len(paths)} arrays)" for label, paths in sorted(groups.items()))
     notes = "".join(f"{n} conversations longer than the context {k}\n" for k, n in long if n)
     return (
         f"RWKV-{cfg.model.version}: {what}, {cfg.model.layers} layers,"
         f" width {cfg.model.dim}, vocabulary {cfg.model.vocab_size}\n{notes}"
+        f"optimiser groups: {sizes}\n"
         f"data {', '.join(data.train)}: {size:,} {data.tokenizer} tokens\n"
         f"{train.steps} steps of {train.batch_size} x {data.context} = {tokens:,} tokens,"
         f" {flops.train_flops_per_token(cfg.model) * tokens:.3g} FLOP,"

@@ -3,6 +3,8 @@
 
 python -m nlp.evaluate --config=configs/nlp/replay.py:answers.jsonl --workdir=runs/replay \
     --config.tasks="('spam',)"
+
+A sheet of a workbook in the study's layout is named "answers.xlsx!SHEET", in quotes for the shell.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@
 The argument is the method of the gradient (bptt, ostl, eprop, ...), then ",recurrent" for units
 that are connected to each other; OSTL then uses the traces without H (an approximation), since the
 complete ones cost O(n^4) a step. Without H, OSTL is exact. The authors list a rate of 5e-4; the
-rates here were chosen on the validation part.
+rate here was chosen on the validation part.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,6 @@ def get_config(arg: str = "ostl") -> ConfigDict:
         raise ValueError(f"expected METHOD or METHOD,recurrent, got {arg!r}")
     recurrent = kind == "recurrent"
     options = {"recurrent": "without_h"} if recurrent and method == "ostl" else {}
-    decay, rate = (0.4, 2e-3) if recurrent else (0.8, 2e-3)
     return ConfigDict(
         {
             "task": "chorales",
@@ -29,12 +28,12 @@ def get_config(arg: str = "ostl") -> ConfigDict:
                 "cell": ("ssnu",),
                 "hidden": (150,),
                 "recurrent": recurrent,
-                "decay": decay,
+                "decay": 0.4 if recurrent else 0.8,
             },
             "data": {"shuffle": False},
             "loss": {"reduction": "sum"},
             "method": {"name": method, "options": options},
-            "sgd": {"learning_rate": rate, "momentum": 0.0},
+            "sgd": {"learning_rate": 2e-3, "momentum": 0.0},
             "train": {
                 "steps": 100 * CHORALES,
                 "batch_size": 1,

@@ -6,7 +6,21 @@ with Project("project.sqlite") as project:         # see nlp.acquire for the pro
     questions = project.open_questions()
 """
 
-from nlp.acquisition.deployment import COMMENTS, PARAGRAPHS, Cleaning, water_fill
+from nlp.acquisition.deployment import (
+    COMMENTS,
+    PARAGRAPHS,
+    Cleaning,
+    Package,
+    article_package,
+    article_vector,
+    balanced_draw,
+    choose_clusters,
+    clean,
+    cluster_vectors,
+    packages,
+    water_fill,
+    with_conditions,
+)
 from nlp.acquisition.evaluation import make_folds, out_of_fold, two_rounds
 from nlp.acquisition.heads import Heads
 from nlp.acquisition.metrics import Saving, curve, keep_highest, policies, saving
@@ -22,14 +36,22 @@ __all__ = [
     "Candidates",
     "Cleaning",
     "Heads",
+    "Package",
     "Project",
     "Saving",
     "Simulation",
     "Tool",
+    "article_package",
+    "article_vector",
+    "balanced_draw",
+    "choose_clusters",
+    "clean",
+    "cluster_vectors",
     "curve",
     "keep_highest",
     "make_folds",
     "out_of_fold",
+    "packages",
     "plan_round",
     "policies",
     "saving",
@@ -37,4 +59,5 @@ __all__ = [
     "status",
     "two_rounds",
     "water_fill",
+    "with_conditions",
 ]

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a heap of texts to packages for annotators: clean, cluster, balance, package.
 
-Texts are cleaned, their wanted tasks predicted, *distinct* task vectors clustered, balanced batches
-drawn from the clusters without ever reusing a text, and grouped into packages. All texts of a
-package are asked the union of their tasks.
+Texts are cleaned, their wanted tasks predicted, *distinct* task vectors clustered, and balanced
+batches drawn from the clusters without ever reusing a text. So far the tool (`plan_round`,
+nlp.acquire) goes, which asks single (text, task) pairs.
+
+What it does not use is for projects of one's own: batches grouped into packages, of which all texts
+are asked the union of their tasks (`packages`), articles with their comments (`article_package`,
+`article_vector`, the filter `PARAGRAPHS`), tasks that follow others (`with_conditions`), and the
+choice of the number of clusters (`choose_clusters`).
 """
 
 from __future__ import annotations

@@ -35,12 +35,19 @@ def same_rows(first: Rows, second: Rows) -> tuple[Rows, Rows]:
     return first.pick(keep), picked
 
 
+def _paired(
+    task: Task, first: Sequence[Answer], second: Sequence[Answer], policy: str
+) -> tuple[Rows, Rows, stats.Measure]:
+    """The questions that both have, and the task's metric as a function of summed statistics."""
+    a, b = same_rows(scoring.rows(task, first, policy), scoring.rows(task, second, policy))
+    return a, b, lambda s: metrics.evaluate(task.metric, s, task.labels, task.layout)
+
+
 def one_pair(
     task: Task, first: Sequence[Answer], second: Sequence[Answer], cfg: Evaluation
 ) -> dict[str, Any]:
     """Second minus first in the task's metric, with interval and tests, over texts."""
-    a, b = same_rows(scoring.rows(task, first, cfg.policy), scoring.rows(task, second, cfg.policy))
-    measure: stats.Measure = lambda s: metrics.evaluate(task.metric, s, task.labels, task.layout)
+    a, b, measure = _paired(task, first, second, cfg.policy)
     if not len(a.items):
         return {"n": 0, "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "mcnemar": 1.0}
     result = stats.compare(
@@ -109,10 +116,7 @@ def gains(
 def _gain(
     task: Task, general: Sequence[Answer], personal: Sequence[Answer], cfg: Evaluation
 ) -> dict[str, Any]:
-    a, b = same_rows(
-        scoring.rows(task, general, cfg.policy), scoring.rows(task, personal, cfg.policy)
-    )
-    measure: stats.Measure = lambda s: metrics.evaluate(task.metric, s, task.labels, task.layout)
+    a, b, measure = _paired(task, general, personal, cfg.policy)
     if not len(a.items):
         return {"n": 0}
     own = [stats.cluster(rows.sums, rows.annotators) for rows in (a, b)]

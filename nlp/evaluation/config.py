@@ -23,7 +23,8 @@ class Model:
       model, base_url, endpoint, temperature, top_p, max_tokens, token_parameter, stop, seed,
         stream: of an endpoint, see `backends.openai_api.Endpoint`.
       api_key_env: NAME of the environment variable with the key; never the key.
-      path: checkpoint or file of stored answers. tokenizer: of a checkpoint.
+      path: checkpoint or file of stored answers, see `backends.replay`.
+      tokenizer: of a checkpoint.
       mode, normalised, template, batch_size: of "rwkv", see `nlp.rwkv_models.Options`.
       concurrency, requests_per_minute, tokens_per_minute, retries, timeout, backoff, backoff_cap,
         longest_wait, failures_in_a_row: see `runner.Settings`.

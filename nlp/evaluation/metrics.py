@@ -27,7 +27,6 @@ import numpy as np
 Layout = Literal["single", "multi", "value"]
 Sums = np.ndarray  # [..., F]
 Labels = Sequence[str]
-Metric = Callable[[Sums, int], np.ndarray]
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -84,7 +83,7 @@ def class_counts(sums: Sums, n: int, layout: Layout) -> tuple[np.ndarray, np.nda
     return np.diagonal(square, axis1=-2, axis2=-1), cells.sum(-1), square.sum(-2)
 
 
-def _total(sums: Sums, n: int, layout: Layout) -> np.ndarray:
+def _total(sums: Sums, layout: Layout) -> np.ndarray:
     return sums[..., -1] if layout != "single" else sums[..., :-1].sum(-1)
 
 
@@ -132,7 +131,7 @@ def _accuracy(sums: Sums, n: int, layout: Layout) -> np.ndarray:
         true = class_counts(sums, n, layout)[0].sum(-1)
     else:
         true = sums[..., -2] if layout == "multi" else sums[..., 0]
-    return _ratio(true, _total(sums, n, layout))
+    return _ratio(true, _total(sums, layout))
 
 
 def evaluate(name: str, sums: Sums, labels: Labels, layout: Layout) -> np.ndarray:
@@ -165,7 +164,7 @@ def evaluate(name: str, sums: Sums, labels: Labels, layout: Layout) -> np.ndarra
     if layout == "multi":
         plain["macro_f1_two_class"] = lambda: _two_class(sums, n, layout)
     if layout == "single":
-        plain["top_k_accuracy"] = lambda: _ratio(sums[..., -1], _total(sums, n, layout))
+        plain["top_k_accuracy"] = lambda: _ratio(sums[..., -1], _total(sums, layout))
     if name in plain:
         return plain[name]()
     kind, _, chosen = name.partition(":")

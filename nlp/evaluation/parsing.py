@@ -12,7 +12,7 @@ import dataclasses
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from nlp.evaluation import mentions, structured
 from nlp.evaluation.labels import LabelSpace
@@ -22,10 +22,7 @@ Status = Literal[
     "ok", "repaired", "near_miss", "partial", "oov", "contradictory", "empty", "refusal",
     "error_text", "unparsed",
 ]  # fmt: skip
-STATUSES: tuple[str, ...] = (
-    "ok", "repaired", "near_miss", "partial", "oov", "contradictory", "empty", "refusal",
-    "error_text", "unparsed",
-)  # fmt: skip
+STATUSES: tuple[str, ...] = get_args(Status)
 MAX_CHARACTERS = 20_000
 
 _REFUSAL = re.compile(

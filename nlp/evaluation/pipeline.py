@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from nlp.evaluation.tasks import Task
 from nlp.evaluation.variant import Variant
 
 SCHEMA_VERSION = 1
-_LOG = logging.getLogger(__name__)
 
 
 def plan(cfg: Evaluation) -> list[Variant]:

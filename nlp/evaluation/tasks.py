@@ -28,7 +28,6 @@ ANSWERS = ("one", "many", "ranked", "units", "choice", "number", "span")
 POLICIES = ("strict", "drop", "ignore_unknown")
 RULES = ("all", "first", "random", "random_texts", "per_annotator")
 SOURCES = ("", "code", "paper", "memory", "measured", "derived")
-_BUILT = ("labels", "codes", "k", "choices", "sentences", "examples")
 
 
 class TaskError(ValueError):

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from core import optim
-from core import params as params_lib
 from core.data import ArraySource
 from core.loop import Trainer
 from core.task import TrainConfig
@@ -152,10 +151,3 @@ def _predict(
         return scores.argmax(axis=1)
     classes = int(arrays["label"].max()) + 1
     return scores.reshape(classes, -1).argmin(axis=0)
-
-
-def bytes_per_annotator(task: LlmTask) -> int:
-    """What each annotator costs in memory beside what all share."""
-    specs = dict(params_lib.flatten(task.param_specs()))
-    own = [specs[name] for name in ("own_state", "tokens") if name in specs]
-    return sum(4 * spec.size // spec.shape[0] for spec in own)

@@ -21,11 +21,12 @@ import re
 from nlp.small_rwkv import SmallModel
 
 METHODS = ("Q", "CLS", "LM")
-PERSONS = ("", "P", "token", "state")
+PERSONS = ("P", "token", "state")
 STANDARD = (
     "Q", "Q-P", "Q@1", "Q-P@1", "Q@2", "Q-P@2", "CLS", "CLS-P", "CLS-token", "CLS-state",
     "LM", "LM-P", "LM-P@1", "LM-P@2", "LM-state",
 )  # fmt: skip
+_NAME = re.compile(rf"({'|'.join(METHODS)})(?:-({'|'.join(PERSONS)}))?(?:@([0-9]))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def parse(name: str) -> Variant:
     Raises:
       ValueError: no such variant.
     """
-    found = re.fullmatch(r"(Q|CLS|LM)(?:-(P|token|state))?(?:@([0-9]))?", name)
+    found = _NAME.fullmatch(name)
     if not found:
         raise ValueError(f"expected METHOD[-PERSON][@SHOTS], for instance LM-P@2, got {name!r}")
     variant = Variant(found[1], found[2] or "", int(found[3] or 0))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core import intervals
 from nlp.annotations import MISSING, AnnotationSet
 from nlp.evaluation import metrics, stats
 
@@ -89,10 +90,8 @@ class Spread(NamedTuple):
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and interval of values of several seeds; one value has an infinite interval."""
-    from scipy.stats import t
-
     n = len(values)
     if n < 2:
         return Spread(float(np.mean(values)), math.inf, n)
-    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return Spread(float(np.mean(values)), half, n)
+    low, high = intervals.student(values)
+    return Spread((low + high) / 2, (high - low) / 2, n)

@@ -90,14 +90,8 @@ class ImageSet:
         Raises:
           ValueError: a negative index.
         """
-        indices = np.asarray(indices, np.int64)
-        if indices.size and indices.min() < 0:
-            raise ValueError(f"indices must not be negative, got {indices.min()}")
-        if self._shuffle:
-            rows = permute.shuffled(indices, self.size, self.seed)
-        else:
-            rows = indices % self.size
-        return self.rows(rows)
+        seed = self.seed if self._shuffle else None
+        return self.rows(permute.order(indices, self.size, seed))
 
     def rows(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The images number `rows`, in this order.

@@ -127,18 +127,14 @@ class Reader:
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, flips) for positions of the stream; ValueError for a negative one."""
         indices = np.asarray(indices, np.int64)
-        if indices.size and indices.min() < 0:
-            raise ValueError(f"positions must not be negative, got {indices.min()}")
-        rows = indices % self.size
-        if self.train:
-            rows = permute.shuffled(indices, self.size, self.seed)
+        rows = permute.order(indices, self.size, self.seed if self.train else None)
         none = np.zeros(len(indices), int)
         return rows, flips_of(indices, self.seed) if self.flips else none
 
     def donors(self, indices: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Which image the contents come from at each position: [n], mostly `rows`.
 
-        A share `recombine` of the examples of label 0 receive the contents of any other image at
+        A share `recombine` of the examples of label 0 receive the contents of any image at
         their own places: what and where do not belong together, so that the rule does not hold,
         though the contents may look as if it did.
         """

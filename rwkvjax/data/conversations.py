@@ -31,7 +31,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from core.permute import shuffled
+from core import permute
 from rwkvjax.data.packing import best_fit_decreasing
 from rwkvjax.data.windows import checked_indices
 from rwkvjax.tokenizers import Tokenizer
@@ -224,11 +224,7 @@ class ConversationWindows:
 
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Examples of the global indices [n]; see `rwkvjax.data.windows`."""
-        indices = checked_indices(indices)
-        if self._seed is None:
-            rows = indices % len(self)
-        else:
-            rows = shuffled(indices, len(self), self._seed)
+        rows = permute.order(checked_indices(indices), len(self), self._seed)
         size = self._context + 1
         batch = {
             "tokens": np.zeros((len(rows), size), np.int32),

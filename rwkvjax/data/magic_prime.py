@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 
-MINI_EPOCH = 40320
 # Miller-Rabin with these bases is a proof below 3.3e24 (J. Sorenson, J. Webster, "Strong
 # pseudoprimes to twelve prime bases", Mathematics of Computation 86, 2017).
 _BASES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)
@@ -83,11 +82,6 @@ def check_magic_prime(prime: int, num_tokens: int, ctx: int) -> None:
             f"magic prime {prime} must be between 0.9 and 1 times the {slots} chunks of ctx {ctx} "
             f"in {num_tokens} tokens, with one more token at the end"
         )
-
-
-def sample_number(mini_epoch: int, index: int, rank: int = 0, world_size: int = 1) -> int:
-    """The reference trainer's sample number: 1 + 40320 mini_epoch + index world_size + rank."""
-    return 1 + mini_epoch * MINI_EPOCH + index * world_size + rank
 
 
 def window_start(sample: int, prime: int, ctx: int) -> int:

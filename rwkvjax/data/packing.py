@@ -21,7 +21,7 @@ import os
 
 import numpy as np
 
-from core.permute import shuffled
+from core import permute
 from rwkvjax.data.windows import (
     TokenStore,
     WindowFormat,
@@ -183,11 +183,7 @@ class PackedDocuments:
 
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Examples of the global indices [n]; see `windows`."""
-        indices = checked_indices(indices)
-        if self._seed is None:
-            windows = indices % self._windows
-        else:
-            windows = shuffled(indices, self._windows, self._seed)
+        windows = permute.order(checked_indices(indices), self._windows, self._seed)
         if self._packed:
             return self._packed_examples(windows)
         return stream_examples(self._store, windows * self.ctx, self._format)

@@ -55,11 +55,6 @@ class Matcher:
         """Whether nothing may follow but the end."""
         return bool(self._matcher.is_stopped())
 
-    @property
-    def accepting(self) -> bool:
-        """Whether the text is complete as it stands."""
-        return bool(self._matcher.is_accepting())
-
     def copy(self) -> Matcher:
         """An independent matcher at the same place."""
         return Matcher(self._matcher.deep_copy(), self._words)

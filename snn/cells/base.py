@@ -16,6 +16,7 @@ Dimensions: B batch, M inputs, N units, C currents of a unit, K rows of a vector
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -61,6 +62,16 @@ def check_decay(**decays: float) -> None:
     for name, value in decays.items():
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
+
+
+def decay_specs(size: int, decay: float) -> Specs:
+    """A trained decay of each unit: decay_logit = log(d / (1 - d)), so that it stays in (0, 1)."""
+    return {"decay_logit": vector(size, math.log(decay / (1 - decay)))}
+
+
+def trained_decay(theta: Arrays) -> jax.Array:
+    """d of `decay_specs`."""
+    return jax.nn.sigmoid(theta["decay_logit"])
 
 
 def glorot(rows: int, cols: int) -> Uniform:

@@ -12,14 +12,13 @@ Bellec et al., "A solution to the learning dilemma for recurrent networks of spi
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from snn import surrogates
-from snn.cells.base import Arrays, Specs, Units, check_decay, vector
+from snn.cells.base import Arrays, Specs, Units, check_decay, decay_specs, trained_decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +54,11 @@ class Lif(Units):
 
     def vector_specs(self) -> Specs:
         """decay_logit if the decay is trained."""
-        logit = math.log(self.decay / (1 - self.decay))
-        return {"decay_logit": vector(self.size, logit)} if self.train_decay else {}
+        return decay_specs(self.size, self.decay) if self.train_decay else {}
 
     def leak(self, theta: Arrays) -> jax.Array | float:
         """alpha."""
-        return jax.nn.sigmoid(theta["decay_logit"]) if self.train_decay else self.decay
+        return trained_decay(theta) if self.train_decay else self.decay
 
     def integrate(
         self, theta: Arrays, memory: Arrays, signals: Arrays, drive: jax.Array, feedback: jax.Array

@@ -12,12 +12,11 @@ detached: the derivative flows through the reset and through H.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 
 from snn import surrogates
-from snn.cells.base import Arrays, Specs, Units, check_decay, vector
+from snn.cells.base import Arrays, Specs, Units, check_decay, decay_specs, trained_decay, vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +45,12 @@ class Snu(Units):
 
     def vector_specs(self) -> Specs:
         """bias, and decay_logit if the decay is trained."""
-        specs = {"bias": vector(self.size, -self.threshold)}
-        if self.train_decay:
-            specs["decay_logit"] = vector(self.size, math.log(self.decay / (1 - self.decay)))
-        return specs
+        decay = decay_specs(self.size, self.decay) if self.train_decay else {}
+        return {"bias": vector(self.size, -self.threshold), **decay}
 
     def leak(self, theta: Arrays) -> jax.Array | float:
         """d."""
-        return jax.nn.sigmoid(theta["decay_logit"]) if self.train_decay else self.decay
+        return trained_decay(theta) if self.train_decay else self.decay
 
     def integrate(
         self, theta: Arrays, memory: Arrays, signals: Arrays, drive: jax.Array, feedback: jax.Array

@@ -70,11 +70,7 @@ class Sequences:
 
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `core.data.Source.get`."""
-        indices = np.asarray(indices, np.int64)
-        if self._seed is None:
-            rows = indices % len(self)
-        else:
-            rows = permute.shuffled(indices, len(self), self._seed)
+        rows = permute.order(indices, len(self), self._seed)
         time = self._fixed or pad_length(int(self.lengths[rows].max()), self._multiple)
         return {
             "x": _stack([self._inputs[i] for i in rows], time),

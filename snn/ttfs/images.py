@@ -266,10 +266,7 @@ class ImageSource:
     def get(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `core.data.Source.get`."""
         indices = np.asarray(indices, np.int64)
-        if self._seed is None:
-            rows = indices % len(self)
-        else:
-            rows = permute.shuffled(indices, len(self), self._seed)
+        rows = permute.order(indices, len(self), self._seed)
         images = self._images[rows]
         if not self._augment.none:
             draws = uniforms(indices, (self._seed or 0) + 1, 6)

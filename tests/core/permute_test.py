@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.permute import MAX_SIZE, derive_seed, mix64, permute, shuffled, unpermute
+from core.permute import MAX_SIZE, derive_seed, mix64, order, permute, shuffled, unpermute
 
 
 @settings(deadline=None, max_examples=60)
@@ -110,3 +110,12 @@ def test_values_out_of_range_are_refused(call):
 def test_fractions_are_refused():
     with pytest.raises(TypeError, match="integers, got dtype float64"):
         permute(np.array([0.5]), 4, 0)
+
+
+def test_order_is_shuffled_or_as_given():
+    indices = np.arange(12)
+    assert order(indices, 5, None).tolist() == [*range(5), *range(5), 0, 1]
+    assert (order(indices, 5, 3) == shuffled(indices, 5, 3)).all()
+    for seed in (None, 3):
+        with pytest.raises(ValueError, match="must not be negative, got -1"):
+            order(np.array([2, -1]), 5, seed)

@@ -209,6 +209,18 @@ def test_the_studys_workbook_layout(tmp_path):
         replay.read_workbook(path, "2.Other")
     with pytest.raises(replay.ReplayError, match="expected a list"):
         replay.stored_labels("[__import__('os')]x")
+    backend = replay.ReplayBackend(f"{path}!1.Aggression")
+    asked = [Request("aggression", i, (("user", "q"),), "") for i in ("0", "1", "2")]
+    assert [backend._one(r).text for r in asked[:2]] == ["It is aggressive.", "I'm sorry."]
+    assert backend.identity["sheet"] == "1.Aggression"
+    with pytest.raises(replay.ReplayError, match="no answer"):
+        backend._one(asked[2])
+    for name in (path, f"{path}!"):
+        with pytest.raises(replay.ReplayError, match=r"SHEET with one of \['1.Aggression'\]"):
+            replay.ReplayBackend(name)
+    (tmp_path / "broken.xlsx").write_bytes(b"no zip")
+    with pytest.raises(replay.ReplayError, match="not a workbook"):
+        replay.ReplayBackend(tmp_path / "broken.xlsx!1.Aggression")
 
 
 # --- a model of ours -----------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_states_belong_to_their_people_and_strangers_share(base):
     grads = jax.grad(lambda p: task.loss(p, (), batch, jax.random.key(0), task.frozen)[0])(params)
     touched = np.abs(np.asarray(grads["own_state"])).sum((1, 2, 3, 4))
     assert touched[[1, 2]].min() > 0 and touched[0] == touched[3] == 0
-    assert llm.bytes_per_annotator(task) == 4 * 2 * 2 * 16 * 16
+    assert params["own_state"][0].nbytes == 4 * 2 * 2 * 16 * 16
 
 
 def test_tokens_are_read_before_the_text(base):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from core import config as config_lib
+from core import intervals
 from core import params as params_lib
 from perception import oddity_play, oddity_report, saccades
 from perception import train as train_program
@@ -323,18 +324,35 @@ def test_a_run_from_configuration_to_report(network, tmp_path, monkeypatch, caps
     oddity_report.main(values)
     shown = capsys.readouterr().out
     accuracy = report["test"]["accuracy"]
-    low, high = (100 * x for x in oddity_play.wilson(12 * accuracy, 12))
+    low, high = (100 * x for x in intervals.wilson(12 * accuracy, 12))
     name = f"{network}, 41+44 without 44, 24 samples"
     assert (
         f"| {name} | 1 | {100 * accuracy:.1f} ({low:.1f} – {high:.1f}) | {report['parameters']:,} |"
     ) in shown
-    assert f"| topology |\n|---|---|\n| {name} | {100 * accuracy:.1f} |" in shown
+    assert "| topology |" not in shown  # one riddle of the family is not the family
     models = oddity_play.read_models(str(tmp_path / "all" / "models.json"))
-    assert list(models.values()) == [
-        {"topology": report["test"]["accuracy"], "41": report["test"]["accuracy"]}
-    ]
+    assert list(models.values()) == [{"41": report["test"]["accuracy"]}]
     with pytest.raises(FileNotFoundError, match="no run .a folder with report.json"):
         oddity_report.find_runs(f"{tmp_path}/none*")
+
+
+def test_a_family_counts_where_each_of_its_riddles_was_tested(tmp_path):
+    report = {"network": "snu", "eye": "cnn", "learning": "bptt", "riddle": "all"}
+    report |= {"without": "", "samples": 1, "seed": 0}
+    report["test"] = oddity_run.by_group(
+        {
+            "right": np.array([1, 0, 1, 1, 1], bool),
+            "riddle": np.array([0, 1, 41, 42, 44], np.int32),
+        }
+    )
+    runs = [oddity_report.Run(report, tmp_path, {"network": "snu"})]
+    (scores,) = oddity_report.for_player(runs).values()
+    assert scores == {
+        **{"colour_orientation": 0.5, "0": 1.0, "1": 0.0},
+        **{"41": 1.0, "42": 1.0, "44": 1.0},
+    }
+    assert oddity_play.model_share(scores, "topology", (41, 42, 43, 44)) is None
+    assert oddity_report.families_table(runs).splitlines()[-1].endswith("| 50.0 |")
 
 
 def test_agreement_of_two_networks_by_riddle(tmp_path):

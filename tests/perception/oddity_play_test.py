@@ -65,12 +65,6 @@ def test_models_are_averaged_over_the_riddles_of_the_game(tmp_path):
     assert rows["all"] == [pytest.approx(3.1 / 5), pytest.approx(0.4)]
 
 
-def test_wilson_interval():
-    # 8 of 10: 0.4902 ... 0.9433 (R, prop.test without continuity correction).
-    low, high = oddity_play.wilson(8, 10)
-    assert low == pytest.approx(0.4902, abs=1e-4) and high == pytest.approx(0.9433, abs=1e-4)
-
-
 @pytest.mark.parametrize(
     "change,status,message",
     [

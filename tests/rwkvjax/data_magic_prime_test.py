@@ -68,7 +68,8 @@ REFERENCE_STARTS = {
 
 @pytest.mark.parametrize(("prime", "ctx"), REFERENCE_STARTS)
 def test_window_starts_of_the_reference_trainer(prime, ctx):
-    samples = [mp.sample_number(epoch, index, rank, world) for epoch, index, world, rank in SAMPLES]
+    # The trainer's sample number.
+    samples = [1 + epoch * 40320 + index * world + rank for epoch, index, world, rank in SAMPLES]
     expected = REFERENCE_STARTS[prime, ctx]
     assert [mp.window_start(sample, prime, ctx) for sample in samples] == expected
     np.testing.assert_array_equal(mp.window_starts(np.array(samples), prime, ctx), expected)

@@ -60,6 +60,7 @@ def _quickstart(workdir):
 def test_quickstart_trains_resumes_after_sigkill_and_samples(python, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     out = _run(python, "rwkvjax.train", *_quickstart(whole))
+    assert "optimiser groups: lr1 (" in out.stderr
     assert "tokens/s" in out.stderr and "mfu" in out.stderr and "eta" in out.stderr
     for name in ("loss.png", "samples.txt", "metrics.jsonl", "config.json"):
         assert (whole / name).stat().st_size > 0

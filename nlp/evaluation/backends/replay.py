@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stored answers as a backend: JSON Lines, CSV, or the study's workbook layout."""
+"""Stored answers as a backend: JSON Lines, CSV, or a sheet of the study's workbook layout.
+
+A sheet is named after the file: answers.xlsx!1.Aggression. Its raw answers are replayed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +29,10 @@ class ReplayError(ValueError):
 class ReplayBackend:
     """Answers from a file, one for each item; refuses missing and ambiguous ones.
 
-    Columns: `task` (may be absent when the file is of one task), `item`, `annotator` (may be
-    absent), `text` (the answer), and maybe `prompt_sha256` of the conversation, which must fit.
+    Columns of a .jsonl, .json, .csv or .tsv file: `task` (may be absent when the file is of one
+    task), `item`, `annotator` (may be absent), `text` (the answer), and maybe `prompt_sha256` of
+    the conversation, which must fit. FILE.xlsx!SHEET is a sheet as in `read_workbook`, of one task,
+    with the answers of "chatgpt_raw".
     """
 
     batch_size = 64
@@ -36,14 +43,20 @@ class ReplayBackend:
 
         Raises:
           FileNotFoundError: no such file.
-          ReplayError: two answers for one question, or a missing column.
+          ReplayError: two answers for one question, a missing column, or no such sheet.
+          ImportError: a workbook, and openpyxl is not installed.
         """
-        path = Path(path)
+        workbook = re.fullmatch(r"(.+\.xlsx)(?:!(.*))?", str(path), re.I | re.S)
+        path = Path(workbook[1] if workbook else path)
         data = path.read_bytes() if path.is_file() else None
         if data is None:
             raise FileNotFoundError(f"stored answers {path} do not exist")
         self._path = path
-        rows = sources.rows(path.parent, path.name)
+        rows: Sequence[Mapping[str, Any]]
+        if workbook:
+            rows = read_workbook(path, workbook[2] or "")[1]
+        else:
+            rows = sources.rows(path.parent, path.name)
         self._answers: dict[tuple[str, str, str], Mapping[str, Any]] = {}
         for number, row in enumerate(rows, 1):
             if "item" not in row or "text" not in row:
@@ -57,6 +70,8 @@ class ReplayBackend:
             "sha256": hashlib.sha256(data).hexdigest(),
             "per_item": True,
         }
+        if workbook:
+            self.identity = {**self.identity, "sheet": workbook[2]}
 
     async def close(self) -> None:
         self._answers.clear()
@@ -109,18 +124,26 @@ def read_workbook(
       `taken` are left out.
 
     Raises:
-      FileNotFoundError, ReplayError: no file; another layout, or an id twice.
+      FileNotFoundError: no file.
+      ReplayError: no workbook, no such sheet (the message lists them), another layout, or an id
+        twice.
     """
     try:
         import openpyxl
+        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise ImportError("workbooks need openpyxl: pip install 'rwkvjax[nlp]'") from error
     if answer not in ("chatgpt_raw", "chatgpt_final"):
         raise ValueError(f"answer must be 'chatgpt_raw' or 'chatgpt_final', got {answer!r}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"workbook {path} does not exist")
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, InvalidFileException) as error:
+        raise ReplayError(f"{path} is not a workbook: {error}") from error
+    try:
+        if not sheet:
+            raise ReplayError(f"{path}: write {path}!SHEET with one of {book.sheetnames}")
         if sheet not in book.sheetnames:
             raise ReplayError(f"{path} has no sheet {sheet!r}; it has {book.sheetnames}")
         table = list(book[sheet].iter_rows(values_only=True))

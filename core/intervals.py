@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""95 % intervals of accuracies: Wilson's over problems, Student's over seeds."""
+"""95 % intervals: Wilson's of a proportion, Student's of a mean over seeds."""
 
 from __future__ import annotations
 
@@ -39,3 +39,12 @@ def student(values: Sequence[float]) -> tuple[float, float]:
     half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     mean = float(np.mean(values))
     return mean - half, mean + half
+
+
+def of_accuracies(values: Sequence[float], count: int) -> tuple[float, float, float]:
+    """(mean, low, high) of accuracies in [0, 1], one for each seed, the interval within [0, 1].
+
+    Student's interval over seeds; of a single seed Wilson's over its `count` problems.
+    """
+    low, high = student(values) if len(values) > 1 else wilson(values[0] * count, count)
+    return float(np.mean(values)), max(low, 0.0), min(high, 1.0)
