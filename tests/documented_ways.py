@@ -41,7 +41,7 @@ RULES: tuple[tuple[str, Way], ...] = (
     # --- programs that serve until they are ended
     ("^rwkvjax.serve .*--adapters", Way("served", "--port=0 --checkpoint=model.pth --slots=2")),
     ("^rwkvjax.serve", Way("served", "--port=0 --checkpoint=model.pth --slots=2")),
-    ("^perception.oddity_play", Way("served", "--port=0 --models=")),
+    ("^perception.oddity_play", Way("served", "--port=0 --models= --answers=played.jsonl")),
     # --- RWKV
     ("^rwkvjax.chat", Way("shrunk", "--checkpoint=model.pth --max_tokens=2")),
     ("^rwkvjax.generate", Way("shrunk", "--checkpoint=model.pth --tokens=2")),
