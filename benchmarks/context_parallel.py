@@ -16,7 +16,7 @@ import statistics
 import time
 from typing import Any
 
-if __name__ == "__main__":  # before jax starts; who imports this file has devices of its own
+if __name__ == "__main__":  # before jax starts; a program that imports this file has its own
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()

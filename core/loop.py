@@ -148,7 +148,7 @@ class Trainer:
         return self._abstract.merge(*restored), meta
 
     def _check_same_model(self, stored: Mapping[str, Any], step: int) -> None:
-        # A setting that came after this run began does not keep it from going on; it is reported.
+        # A setting that came after this run began does not keep it from going on; it is named.
         model, before = self.run_config.get("model"), stored.get("model")
         changed = config_lib.differences(before, config_lib.known_to(before, model), "model")
         if changed:
@@ -156,7 +156,10 @@ class Trainer:
                 f"{self.workdir} holds step {step} of another model: {'; '.join(changed)}. Use"
                 " another --workdir, or the configuration of that run"
             )
-        if others := config_lib.differences(stored, self.run_config):
+        if added := config_lib.differences(before, model, "model"):
+            self._report("note: model settings that this run did not have: " + "; ".join(added))
+        rest = [{k: v for k, v in c.items() if k != "model"} for c in (stored, self.run_config)]
+        if others := config_lib.differences(*rest):
             self._report("note: changed since this run began: " + "; ".join(others))
 
     # -- the run

@@ -6,8 +6,8 @@
 Runs that differ in nothing but the seed of the training are put together; where settings of one
 name differ in more than that, each shows what sets it apart. Prints a table (accuracy with its 95 %
 interval, Student's over seeds or, for a single run, Wilson's over problems; parameters; training
-samples until validation first reaches a level), one of the families, and, from five riddles up,
-the agreement of each two networks: the rank correlation of their accuracies by riddle. Writes to
+samples until validation first reaches a level), one of the families, and, from five riddles up, the
+agreement of each pair of networks: the rank correlation of their accuracies by riddle. Writes to
 the folder: families.png, learning.png (accuracy against training samples), agreement.png (riddle by
 riddle, one network against the other) and models.json (for `perception.oddity_play --models`).
 """
@@ -138,11 +138,11 @@ def for_player(runs: list[Run]) -> dict[str, dict[str, float]]:
     found = {}
     for name, own in grouped(runs).items():
         tests = [run.report["test"] for run in own]
-        whole = {
+        whole = [
             family
             for family in tests[0]["families"]
             if all({str(r) for r in FAMILIES[family]} <= test["riddles"].keys() for test in tests)
-        }
+        ]
         parts = [{**{f: test["families"][f] for f in whole}, **test["riddles"]} for test in tests]
         found[name] = {
             key: float(np.mean([part[key]["accuracy"] for part in parts if key in part]))

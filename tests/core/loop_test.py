@@ -174,7 +174,7 @@ def test_another_model_in_the_workdir_is_refused(tmp_path):
     ).run()
     assert any("train.seed: 0 -> 5" in line for line in lines)
     # A setting that did not exist when the run began.
-    assert any("model.new: None -> {'gain': 1}" in line for line in lines)
+    assert any("did not have: model.new: None -> {'gain': 1}" in line for line in lines)
 
 
 def test_sigterm_saves_and_exits_zero(tmp_path):

@@ -351,6 +351,7 @@ def test_a_family_counts_where_each_of_its_riddles_was_tested(tmp_path):
         **{"colour_orientation": 0.5, "0": 1.0, "1": 0.0},
         **{"41": 1.0, "42": 1.0, "44": 1.0},
     }
+    assert list(scores) == ["colour_orientation", "0", "1", "41", "42", "44"]
     assert oddity_play.model_share(scores, "topology", (41, 42, 43, 44)) is None
     assert oddity_report.families_table(runs).splitlines()[-1].endswith("| 50.0 |")
 
