@@ -158,8 +158,8 @@ class Trainer:
             )
         if added := config_lib.differences(before, model, "model"):
             self._report("note: model settings that this run did not have: " + "; ".join(added))
-        rest = [{k: v for k, v in c.items() if k != "model"} for c in (stored, self.run_config)]
-        if others := config_lib.differences(*rest):
+        old, new = ({**config, "model": None} for config in (stored, self.run_config))
+        if others := config_lib.differences(old, new):
             self._report("note: changed since this run began: " + "; ".join(others))
 
     # -- the run
